@@ -1,0 +1,174 @@
+"""The engine, its schema, and the session that each request gets."""
+
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlmodel import Session
+
+from errors import SchemaNotCurrentError
+from settings import ROOT
+
+# As many connections as threads that use them: more only make them wait inside the database.
+POOL_SIZE = 16
+CONNECT_TIMEOUT_SECONDS = 3
+POOL_TIMEOUT_SECONDS = 3
+SQLITE_BUSY_TIMEOUT_SECONDS = 3
+# A busy connection is not tested; one that a server or a proxy may have closed meanwhile is.
+UNTESTED_IDLE_SECONDS = 1
+MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
+MIGRATION_LOCK_TIMEOUT_SECONDS = 60
+
+logger = logging.getLogger(__name__)
+
+
+class Database:
+    """One database: its engine, and whether its schema is known to be current."""
+
+    def __init__(self, url: URL, *, auto_migrate: bool) -> None:
+        self.engine = make_engine(url)
+        self._auto_migrate = auto_migrate
+        self._alembic = Config(
+            toml_file=ROOT / "pyproject.toml", attributes={"engine": self.engine}
+        )
+        self._head = ScriptDirectory.from_config(self._alembic).get_current_head()
+        self._migration = threading.Lock()
+        self.schema_is_current = False
+
+    def require_current_schema(self) -> None:
+        """Compare the schema with this program's, and bring it up to date where that is allowed.
+
+        At start, and again by each request for as long as that did not succeed, so that the
+        program may start before its database does.
+
+        Raises:
+            SchemaNotCurrentError: the schema is another one, or is being brought up to date.
+            OperationalError: the database does not answer.
+
+        """
+        # One thread at a time: Alembic keeps its context in module globals. The others do not wait,
+        # or a database that is away would hold each of them in turn.
+        if not self._migration.acquire(blocking=False):
+            raise SchemaNotCurrentError("The schema is being brought up to date")
+        try:
+            if self._auto_migrate and self._revision() != self._head:
+                command.upgrade(self._alembic, "head")
+            self.check_schema()
+            self.schema_is_current = True
+        finally:
+            self._migration.release()
+
+    def check_schema(self) -> None:
+        """Raise SchemaNotCurrentError unless the schema is the one this program works with."""
+        if (revision := self._revision()) != self._head:
+            raise SchemaNotCurrentError(
+                f"The schema is at revision {revision}, this program's is {self._head}: "
+                "run `uv run alembic upgrade head`"
+            )
+
+    def _revision(self) -> str | None:
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+
+def make_engine(url: URL) -> Engine:
+    """Make an engine whose every statement is its own transaction; it connects on first use."""
+    # Every operation is one statement, so each is its own transaction: AUTOCOMMIT saves the
+    # round trips of BEGIN and COMMIT, and there is nothing to roll back when a connection returns.
+    connect_args: dict[str, object]
+    if url.get_backend_name() == "sqlite":
+        connect_args = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
+        dialect_options = {}
+    else:
+        connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+        # HSTORE, which this schema does not use, would cost a catalog query per connection.
+        dialect_options = {"use_native_hstore": False}
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_reset_on_return=None,
+        hide_parameters=True,  # an error names the statement, never what a user wrote
+        connect_args=connect_args,
+        **dialect_options,
+    )
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _use_write_ahead_log)
+    else:
+        _test_idle_connections(engine)
+    return engine
+
+
+def _use_write_ahead_log(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Let readers go on while one writes; it stays set in the file."""
+    connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+def _test_idle_connections(engine: Engine) -> None:
+    """Test a connection before use where it was idle, and drop the pool when it is closed."""
+
+    @event.listens_for(engine, "checkin")
+    def note_time(_: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        entry.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
+        idle_seconds = time.monotonic() - entry.info.get("idle_since", time.monotonic())
+        if idle_seconds < UNTESTED_IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # the pool connects anew and goes on
+
+
+@contextmanager
+def migration_connection(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in one transaction that only one process has at a time.
+
+    The lock ends with the transaction, so that it works through a pooler in transaction mode.
+    """
+    if engine.dialect.name == "sqlite":
+        isolation_level, lock = "SERIALIZABLE", "BEGIN IMMEDIATE"
+    else:
+        # At this level what follows the lock sees what its former holder committed.
+        isolation_level = "READ COMMITTED"
+        lock = (
+            f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
+            f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+        )
+    with engine.execution_options(isolation_level=isolation_level).begin() as connection:
+        connection.exec_driver_sql(lock)
+        yield connection
+
+
+async def get_session(request: Request) -> AsyncIterator[Session]:
+    """Give a session whose statements are each their own transaction.
+
+    Opening it does no I/O, and closing it only returns the connection, so neither needs a thread.
+    """
+    database: Database = request.app.state.database
+    if not database.schema_is_current:
+        await run_in_threadpool(database.require_current_schema)
+    with Session(database.engine) as session:
+        yield session
+
+
+# Ends before the answer is sent, so that a slow reader holds no connection. A request that finds
+# no connection free waits here, where it occupies no thread.
+SessionDep = Annotated[Session, Depends(get_session, scope="function", max_concurrency=POOL_SIZE)]

@@ -1,0 +1,168 @@
+"""The one error body, and the exceptions that become it."""
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+RETRY_AFTER_SECONDS = 1
+
+logger = logging.getLogger(__name__)
+
+
+class ErrorBody(BaseModel):
+    """What every error answers with."""
+
+    detail: str = Field(description="What is wrong, for a person to read.")
+    status_code: int
+
+
+class FieldError(BaseModel):
+    """One field that is not valid."""
+
+    field: str
+    message: str
+
+
+class ValidationErrorBody(ErrorBody):
+    """What a 422 answers with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "detail": "title: String should have at least 1 character",
+                    "status_code": 422,
+                    "errors": [
+                        {"field": "title", "message": "String should have at least 1 character"}
+                    ],
+                }
+            ]
+        }
+    )
+
+    errors: list[FieldError]
+
+
+# What an operation documents beside its success.
+Responses = dict[int | str, dict[str, Any]]
+
+
+def documented(status_code: int, description: str, detail: str) -> Responses:
+    """Document an error with the body that a caller will see."""
+    example = {"detail": detail, "status_code": status_code}
+    content = {"application/json": {"example": example}}
+    return {status_code: {"model": ErrorBody, "description": description, "content": content}}
+
+
+INVALID: Responses = {
+    422: {"model": ValidationErrorBody, "description": "Not valid: each field with its reason"}
+}
+UNAVAILABLE = documented(503, "Try again later", "The database is not available; try again")
+
+
+class SchemaNotCurrentError(Exception):
+    """The database answers, but its schema is not the one this program works with."""
+
+
+def error_response(
+    status_code: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[FieldError] | None = None,
+) -> JSONResponse:
+    """Build the body that every error has."""
+    body: dict[str, object] = {"detail": detail, "status_code": status_code}
+    if errors is not None:
+        body["errors"] = [error.model_dump() for error in errors]
+    return JSONResponse(body, status_code, headers)
+
+
+async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    return error_response(error.status_code, error.detail, headers=headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Every method of the path (RFC 9110, 15.5.6); the framework knows the first route's only."""
+    app: FastAPI = request.app
+    return {
+        method
+        for route in iter_route_contexts(app.routes)
+        if route.path_regex.match(request.scope["path"])
+        for method in route.methods or ()
+    }
+
+
+async def _answer_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    # From `loc` and `msg` alone: `input` is the caller's, of any size, and may not be JSON.
+    errors = [
+        FieldError(field=_field_of(problem["loc"]), message=_message_of(problem))
+        for problem in error.errors()
+    ]
+    detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+def _field_of(loc: Sequence[int | str]) -> str:
+    """`("body", "title")` is the field `title`; `("body",)` and `("body", 17)` are the body."""
+    match loc:
+        case [_, str() as name, *_]:
+            return name
+        case _:
+            return str(loc[0])
+
+
+def _message_of(problem: Mapping[str, str]) -> str:
+    if _field_of(problem["loc"]) == "body":
+        return "Send a JSON object, with Content-Type: application/json"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse:
+    # The driver's message alone: SQLAlchemy's own carries the statement.
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    logger.warning("Answered 503: %s", str(cause).strip().partition("\n")[0])
+    return _unavailable("The database is not available; try again")
+
+
+async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -> JSONResponse:
+    logger.warning("Answered 503: %s", error)
+    return _unavailable("The database schema is not current; try again")
+
+
+def _unavailable(detail: str) -> JSONResponse:
+    return error_response(
+        HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    )
+
+
+async def _answer_unexpected(_: Request, __: Exception) -> JSONResponse:
+    # Starlette raises the exception again once this is sent, so that the server logs its traceback.
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+
+
+EXCEPTION_HANDLERS: dict[
+    int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
+] = {
+    HTTPException: _answer_http_exception,
+    RequestValidationError: _answer_invalid_request,
+    OperationalError: _answer_database_failure,
+    InterfaceError: _answer_database_failure,
+    InternalError: _answer_database_failure,  # a fail-over left the server read-only
+    PoolTimeoutError: _answer_database_failure,
+    SchemaNotCurrentError: _answer_schema_not_current,
+    Exception: _answer_unexpected,
+}

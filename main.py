@@ -1,0 +1,197 @@
+"""Puts the app together; `uv run main.py` serves it."""
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+import time
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from jose import jwt
+from jose.backends import HMACKey
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from auth import FOREIGN_PATH, OwnPath
+from db import POOL_SIZE, Database
+from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, error_response
+from routes import health, tasks
+from settings import ENV_FILE, ROOT, Settings, explain
+
+SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
+GRACEFUL_SHUTDOWN_SECONDS = 8
+# uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
+STARTUP_FAILURE = 3
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+DESCRIPTION = """\
+Tasks of many users; each sees and changes only their own.
+
+Sign in with Better Auth and send its JWT: `Authorization: Bearer <JWT>`.
+Every error answers with `{"detail": ..., "status_code": ...}`.
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class CORS(CORSMiddleware):
+    """Starlette's, whose refusal of a preflight has the body of every other error."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:  # noqa: PLR2004
+            return response
+        headers = {
+            name: value
+            for name, value in response.headers.items()
+            if name not in {"content-length", "content-type"}
+        }
+        return error_response(400, bytes(response.body).decode(), headers=headers)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Bring the schema up to date, and serve; without a database too, until it comes."""
+    database: Database = app.state.database
+    current_default_thread_limiter().total_tokens = POOL_SIZE
+    try:
+        await run_in_threadpool(database.require_current_schema)
+    except (OperationalError, SchemaNotCurrentError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        logger.warning("Answering 503 until this is mended: %s", str(cause).strip())
+    yield
+    database.engine.dispose()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the app. It does not touch the database before it starts."""
+    secret = settings.better_auth_secret.get_secret_value().encode()
+    if len(secret) < SECRET_RECOMMENDED_BYTES:
+        logger.warning("BETTER_AUTH_SECRET is shorter than %d bytes", SECRET_RECOMMENDED_BYTES)
+    app = FastAPI(
+        title="Tasks",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        exception_handlers=EXCEPTION_HANDLERS,
+        # A redirect would be built from the Host header, which is the caller's.
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        swagger_ui_parameters={"persistAuthorization": True},
+    )
+    app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
+    app.state.secret = HMACKey(secret, "HS256")
+    app.include_router(tasks.router, prefix="/api/tasks", tags=["tasks"])
+    app.include_router(
+        tasks.router,
+        prefix="/api/{user_id}/tasks",
+        tags=["tasks, by user"],
+        dependencies=[OwnPath],
+        responses=FOREIGN_PATH,
+        generate_unique_id_function=_id_with_user,
+    )
+    app.include_router(health.router)
+    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
+    # must be able to read a 500 as well.
+    app.middleware_stack = CORS(
+        app.build_middleware_stack(),
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+        allow_headers=("Authorization", "Content-Type"),
+        expose_headers=(
+            "ETag",
+            "Link",
+            "Location",
+            "Retry-After",
+            "X-Request-ID",
+            "X-Total-Count",
+        ),
+    )
+    return app
+
+
+def _id_with_user(route: APIRoute) -> str:
+    return f"{route.name}_of_user"
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`main:app`, built when a server asks for it, so that an import alone needs no settings."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = globals()["app"] = create_app(_read_settings())
+    return app
+
+
+def _read_settings() -> Settings:
+    """Read the settings, or end the process with one line that says what is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        sys.stderr.write(f"Cannot start: {explain(error)}\n")
+        sys.exit(STARTUP_FAILURE)
+
+
+def main() -> None:
+    """Serve, or print a token."""
+    parser = argparse.ArgumentParser(description="A secure multi-user task backend.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", default=8000, type=int, help="port to listen on (%(default)s)")
+    parser.add_argument("--workers", default=1, type=int, help="processes (%(default)s)")
+    parser.add_argument("--reload", action="store_true", help="restart when the code changes")
+    commands = parser.add_subparsers(dest="command", title="commands")
+    token = commands.add_parser("token", help="print a token for curl and /docs")
+    token.add_argument("user", help="the user id, which becomes the claim sub")
+    token.add_argument("--minutes", default=60, type=int, help="how long it is valid (%(default)s)")
+    arguments = parser.parse_args()
+    if arguments.command == "token":
+        sys.stdout.write(_sign(_read_settings(), arguments.user, arguments.minutes) + "\n")
+    else:
+        _serve(arguments)
+
+
+def _sign(settings: Settings, user_id: str, minutes: int) -> str:
+    now = int(time.time())
+    claims = {"sub": user_id, "iat": now, "exp": now + minutes * 60}
+    return jwt.encode(claims, settings.better_auth_secret.get_secret_value(), "HS256")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    if "BETTER_AUTH_SECRET" not in os.environ and not ENV_FILE.exists():
+        _write_secret()
+    _read_settings()
+    uvicorn.run(
+        "main:app",
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        reload=arguments.reload,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+    )
+
+
+def _write_secret() -> None:
+    """Let the first start work without any configuration."""
+    line = f"BETTER_AUTH_SECRET={secrets.token_urlsafe(SECRET_RECOMMENDED_BYTES)}\n"
+    ENV_FILE.touch(mode=0o600, exist_ok=False)
+    ENV_FILE.write_text(line)
+    sys.stderr.write(
+        f"Wrote a random BETTER_AUTH_SECRET into {ENV_FILE}; "
+        "for real sign-ins, put your Better Auth server's there\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

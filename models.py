@@ -1,0 +1,156 @@
+"""The task: its table, what comes in, what goes out, and the bounds of both."""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    JsonValue,
+    StringConstraints,
+    with_config,
+)
+from pydantic import Field as Documented
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, String
+from sqlmodel import Field, SQLModel
+from typing_extensions import TypedDict
+
+TITLE_MAX_CHARS = 200
+DESCRIPTION_MAX_CHARS = 2000
+# PostgreSQL refuses an index row over 2,704 bytes, and every index begins with the user id.
+USER_ID_MAX_CHARS = 255
+BIGINT_MAX = 2**63 - 1
+LIMIT_MAX = 100
+LIMIT_DEFAULT = 50
+
+
+class TaskStatus(StrEnum):
+    """How far a task is."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether both databases can store the text.
+
+    PostgreSQL cannot store U+0000, SQLite can. Neither can store a lone surrogate, half of a pair
+    in UTF-16, which JSON can express.
+    """
+    return "\0" not in text and not re.search(r"[\ud800-\udfff]", text)
+
+
+def _refuse_unstorable(text: str) -> str:
+    if not is_storable(text):
+        raise ValueError("must not contain U+0000 or a lone surrogate")
+    return text
+
+
+def _refuse_other_spellings(value: object) -> object:
+    """Take an integer only as it is usually written; int() also takes `1_000`, `+5` and `05`."""
+    if isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+        raise ValueError("must be a whole number, written in digits")
+    return value
+
+
+class Task(SQLModel, table=True):
+    """A row. What reads or writes one names its owner: see owned_by in routes.tasks."""
+
+    # Newest first within a user, which is the order of the list.
+    __table_args__ = (
+        Index("ix_task_user_id_id", "user_id", "id"),
+        CheckConstraint("status IN ('pending', 'in_progress', 'completed')", name="ck_task_status"),
+        # Without AUTOINCREMENT, SQLite gives the id of the last task out again once it is deleted.
+        {"sqlite_autoincrement": True},
+    )
+
+    # SQLite's AUTOINCREMENT works on a column of type INTEGER only, which has 64 bits there.
+    id: int | None = Field(
+        default=None,
+        primary_key=True,
+        sa_type=BigInteger().with_variant(Integer, "sqlite"),
+    )
+    user_id: str = Field(max_length=USER_ID_MAX_CHARS)
+    title: str = Field(max_length=TITLE_MAX_CHARS)
+    description: str | None = Field(max_length=DESCRIPTION_MAX_CHARS)
+    # Text with a constraint, since SQLAlchemy would store a StrEnum's names in a native type.
+    status: TaskStatus = Field(sa_type=String(16))
+    created_at: datetime
+    updated_at: datetime
+
+
+TASKS = SQLModel.metadata.tables["task"]
+
+Digits = BeforeValidator(_refuse_other_spellings)
+
+# Pydantic trims what Unicode calls White_Space before it counts code points.
+Title = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_MAX_CHARS),
+    AfterValidator(_refuse_unstorable),
+    Documented(description="Trimmed of white space."),
+]
+Description = Annotated[
+    str, StringConstraints(max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_refuse_unstorable)
+]
+
+
+def _example(**fields: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+class TaskCreate(BaseModel):
+    """A new task. Other fields are ignored."""
+
+    model_config = _example(title="Buy milk", description="Two liters, whole")
+
+    title: Title
+    description: Description | None = None
+    status: TaskStatus = TaskStatus.PENDING
+
+
+# A TypedDict, since a model cannot tell an absent `title` from one that is null.
+@with_config(_example(status="in_progress"))
+class TaskUpdate(TypedDict, total=False):
+    """What to change of a task. An absent field stays as it is; other fields are ignored."""
+
+    title: Title
+    description: Description | None
+    status: TaskStatus
+
+
+class TaskPublic(BaseModel):
+    """A task as its owner sees it."""
+
+    model_config = ConfigDict(from_attributes=True) | _example(
+        id=1,
+        title="Buy milk",
+        description="Two liters, whole",
+        status="pending",
+        user_id="ann",
+        created_at="2026-01-31T12:00:00.000000Z",
+        updated_at="2026-01-31T12:00:00.000000Z",
+    )
+
+    id: Annotated[int, Documented(description="Never given out twice.")]
+    title: str
+    description: str | None
+    status: TaskStatus
+    user_id: Annotated[str, Documented(description="The owner.")]
+    created_at: Annotated[datetime, Documented(description="RFC 3339, UTC.")]
+    updated_at: Annotated[datetime, Documented(description="When a field last changed.")]
+
+
+class User(BaseModel):
+    """Who calls, as the token states it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    email: str | None
+    name: str | None

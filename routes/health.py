@@ -1,0 +1,34 @@
+"""Is the process alive, and can it serve."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from db import Database
+from errors import UNAVAILABLE
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """What both answer where all is well."""
+
+    status: Literal["ok"]
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Tell that the process lives. Needs no token, no thread and no database."""
+    return Health(status="ok")
+
+
+@router.get("/ready", responses=UNAVAILABLE)
+def ready(request: Request) -> Health:
+    """Tell whether requests can be served: the database answers and its schema is current."""
+    database: Database = request.app.state.database
+    if database.schema_is_current:
+        database.check_schema()
+    else:
+        database.require_current_schema()
+    return Health(status="ok")

@@ -1,0 +1,93 @@
+"""The environment, then `.env`, read once into one frozen Settings."""
+
+from pathlib import Path
+from typing import Annotated
+
+from jose.backends import HMACKey
+from jose.exceptions import JWKError
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import make_dsn
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent
+ENV_FILE = ROOT / ".env"
+
+
+def _parse_database_url(text: object) -> URL:
+    """Accept what hosts hand out (`postgres://`, `postgresql://`) and name the driver ourselves.
+
+    SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3 and refuses `postgres://`.
+    """
+    try:
+        url = make_url(str(text))
+    except (ArgumentError, ValueError) as error:
+        # Not chained into the message: SQLAlchemy's would print the password.
+        raise ValueError(
+            "is not a URL; it looks like postgresql://user:password@host/name"
+        ) from error
+    if url.drivername in {"postgres", "postgresql", "postgresql+psycopg2"}:
+        _refuse_unknown_options(url)
+        return url.set(drivername="postgresql+psycopg2")
+    if url.drivername == "sqlite" and url.database not in {None, "", ":memory:"}:
+        return url
+    raise ValueError("must begin with postgresql:// or with sqlite:/// and a file's path")
+
+
+def _refuse_unknown_options(url: URL) -> None:
+    for option in url.query:
+        try:
+            make_dsn(**{option: "1"})
+        except ProgrammingError as error:
+            raise ValueError(
+                f"has an option that PostgreSQL's libpq does not know: {option}"
+            ) from error
+
+
+def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value():
+        raise ValueError("is empty; put the secret of your Better Auth server there")
+    try:
+        HMACKey(secret.get_secret_value(), "HS256")
+    except JWKError as error:
+        raise ValueError("is a PEM key or certificate; it must be a shared secret") from error
+    return secret
+
+
+def _split_origins(text: object) -> object:
+    """`https://a.example/, https://b.example` -> two origins as browsers write them."""
+    if not isinstance(text, str):
+        return text
+    return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+
+
+class DatabaseSettings(BaseSettings):
+    """What a migration run needs to be told: it works without the secret."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    database_url: Annotated[URL, BeforeValidator(_parse_database_url)] = make_url(
+        f"sqlite:///{ROOT / 'todo.db'}"
+    )
+
+
+class Settings(DatabaseSettings):
+    """What the service can be told; each name in capitals is the environment variable."""
+
+    better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)]
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_origins)] = (
+        "http://localhost:3000",
+    )
+    auto_migrate: bool = True
+
+
+def explain(error: ValidationError) -> str:
+    """Name each bad setting and the reason in one line, without its value."""
+    reasons = {"missing": "is not set; put the secret of your Better Auth server there"}
+    return "; ".join(
+        f"{str(problem['loc'][0]).upper()} "
+        + reasons.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        for problem in error.errors(include_input=False, include_url=False)
+    )
