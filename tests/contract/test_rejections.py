@@ -1,0 +1,216 @@
+"""Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+WRITES = pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/tasks"), ("PUT", "/api/tasks/1"), ("PATCH", "/api/ann/tasks/1")],
+)
+JSON = {"Content-Type": "application/json"}
+
+
+def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  # httpx2's or its stand-in's
+    assert response.status_code == status_code
+    body = response.json()
+    assert body["status_code"] == status_code
+    assert isinstance(body["detail"], str)
+    assert set(body) == {"detail", "status_code"} | ({"errors"} if status_code == 422 else set())
+
+
+@WRITES
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("title", ""),
+        ("title", " \t\u2003\u3000"),
+        ("title", "a" * 201),
+        ("title", 7),
+        ("title", True),
+        ("title", ["x"]),
+        ("title", {"x": 1}),
+        ("title", "a\0b"),
+        ("description", "a" * 2001),
+        ("description", 7),
+        ("description", "\0"),
+        ("status", ""),
+        ("status", "done"),
+        ("status", "PENDING"),
+        ("status", "IN_PROGRESS"),
+        ("status", 0),
+        ("status", None),
+        ("title", None),
+    ],
+)
+def test_a_bad_field_is_422_and_named(
+    ann: TestClient, method: str, path: str, field: str, value: object
+) -> None:
+    response = ann.request(method, path, json={"title": "x"} | {field: value})
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+@WRITES
+@pytest.mark.parametrize(
+    ("body", "status_code"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"null", 422),
+        (b"[]", 422),
+        (b'"title"', 422),
+        (b"1", 422),
+        (b"NaN", 422),
+        (b'{"title": NaN}', 422),
+        (b'{"title": Infinity}', 422),
+        (b'{"title": 1e999}', 422),
+        (b'{"title": "\\ud800"}', 422),
+        (b'{"title": "x", "description": "\\udfff"}', 422),
+        (b'{"title": "x", "status": "\\ud800"}', 422),
+        (b'{"title": "x",}', 422),
+        (b"{'title': 'x'}", 422),
+        (b'{"title": "\xff"}', 400),
+        (b"[" * 50_000, 400),
+        (b'{"title":' * 7_000, 400),
+        (b'{"title": ' + b"1" * 5000 + b"}", 400),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(
+    ann: TestClient, method: str, path: str, body: bytes, status_code: int
+) -> None:
+    _assert_refused(ann.request(method, path, content=body, headers=JSON), status_code)
+
+
+def test_bad_json_is_refused_with_the_place_where_it_is_bad(ann: TestClient) -> None:
+    response = ann.post("/api/tasks", content=b'{"title": "x",}', headers=JSON)
+
+    _assert_refused(response, 422)
+    (error,) = response.json()["errors"]
+    assert error["field"] == "body"
+    assert error["message"].startswith("Not valid JSON at character 1")
+
+
+@WRITES
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application", "\xff"]
+)
+def test_a_body_of_another_type_is_422_and_says_which_to_send(
+    ann: TestClient, method: str, path: str, content_type: str | None
+) -> None:
+    headers = [] if content_type is None else [(b"Content-Type", content_type.encode("latin-1"))]
+
+    response = ann.request(method, path, content=b'{"title": "x"}', headers=headers)
+
+    _assert_refused(response, 422)
+    assert response.json()["errors"] == [
+        {"field": "body", "message": "Send a JSON object, with Content-Type: application/json"}
+    ]
+
+
+def _chunks(size: int) -> Iterator[bytes]:
+    yield b'{"title": "'
+    for _ in range(size // 1024):
+        yield b"x" * 1024
+    yield b'"}'
+
+
+@WRITES
+def test_a_body_over_64_kib_is_413_whether_or_not_it_says_so(
+    ann: TestClient, method: str, path: str
+) -> None:
+    announced = ann.request(method, path, content=b"".join(_chunks(2**16)), headers=JSON)
+    chunked = ann.request(method, path, content=_chunks(2**20), headers=JSON)
+
+    for response in (announced, chunked):
+        _assert_refused(response, 413)
+        assert response.json()["detail"] == "The body is larger than 65536 bytes"
+
+
+def test_a_body_of_64_kib_is_read(ann: TestClient) -> None:
+    body = b'{"title": "' + b"x" * (2**16 - 13) + b'"}'
+    assert len(body) == 2**16
+
+    _assert_refused(ann.post("/api/tasks", content=body, headers=JSON), 422)
+
+
+def test_a_length_that_is_no_number_is_counted_all_the_same(ann: TestClient) -> None:
+    headers = JSON | {"Content-Length": "9" * 5000}
+
+    response = ann.post("/api/tasks", content=b"x" * (2**16 + 1), headers=headers)
+
+    _assert_refused(response, 413)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        "0",
+        "-1",
+        "x",
+        "1.0",
+        "1e3",
+        "1_000",
+        "+5",
+        "05",
+        " 5",
+        "%D9%A5",
+        "%00",
+        "null",
+        "0x1",
+        "tasks",
+        str(2**63),
+        str(2**64),
+        "9" * 5000,
+        "-" + "9" * 30,
+    ],
+)
+def test_an_id_that_is_none_is_422(ann: TestClient, method: str, task_id: str) -> None:
+    response = ann.request(method, f"/api/tasks/{task_id}", json={})
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["task_id"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("task_id", [2**31, 2**53, 2**63 - 1])
+def test_the_largest_ids_are_not_found(ann: TestClient, method: str, task_id: int) -> None:
+    _assert_refused(ann.request(method, f"/api/tasks/{task_id}", json={}), 404)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("limit", bad)
+            for bad in ["0", "101", "-1", "x", "", "1.0", "1_0", "+1", "01", "9" * 5000]
+        ),
+        *(("offset", bad) for bad in ["-1", "x", "", "1e3", str(2**63), "9" * 5000]),
+        *(("status", bad) for bad in ["", "done", "Pending", "pending,completed", "%00", "%ff"]),
+    ],
+)
+def test_a_bad_query_is_422_and_named(ann: TestClient, field: str, value: str) -> None:
+    response = ann.get(f"/api/tasks?{field}={value}")
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize("value", ["s3cret", "s3cret" * 1_000])
+def test_the_rejected_input_is_never_echoed(ann: TestClient, value: str) -> None:
+    for response in [
+        ann.post("/api/tasks", json={"title": [value], "status": value, value: value}),
+        ann.get("/api/tasks", params={"status": value[:600], "limit": value[:600]}),
+        ann.get(f"/api/tasks/{value[:600]}"),
+    ]:
+        assert response.status_code == 422
+        assert "s3cret" not in response.text
+        assert len(response.content) < 1000
+
+
+def test_refusals_changed_nothing(ann: TestClient) -> None:
+    assert ann.get("/api/tasks").json() == []
