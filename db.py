@@ -11,15 +11,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DatabaseError, InvalidatePoolError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
-from errors import SchemaNotCurrentError
+from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
 
 # As many connections as threads that use them: more only make them wait inside the database.
@@ -68,6 +69,11 @@ class Database:
                 command.upgrade(self._alembic, "head")
             self.check_schema()
             self.schema_is_current = True
+        except OperationalError:
+            raise
+        except (CommandError, DatabaseError) as error:
+            # An unknown revision, a missing privilege, a file that is no database.
+            raise SchemaNotCurrentError(cause_of(error)) from error
         finally:
             self._migration.release()
 

@@ -133,10 +133,14 @@ def _message_of(problem: Mapping[str, Any]) -> str:
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
-async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse:
-    # The driver's message alone: SQLAlchemy's own carries the statement.
+def cause_of(error: Exception) -> str:
+    """Say in one line what the driver said; SQLAlchemy's own message carries the statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    logger.warning("Answered 503: %s", str(cause).strip().partition("\n")[0])
+    return str(cause).strip().partition("\n")[0]
+
+
+async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse:
+    logger.warning("Answered 503: %s", cause_of(error))
     return _unavailable("The database is not available; try again")
 
 

@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from auth import FOREIGN_PATH, OwnPath
 from db import POOL_SIZE, Database
-from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, error_response
+from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
 from routes import health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
 
@@ -70,8 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         await run_in_threadpool(database.require_current_schema)
     except (OperationalError, SchemaNotCurrentError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        logger.warning("Answering 503 until this is mended: %s", str(cause).strip())
+        logger.warning("Answering 503 until this is mended: %s", cause_of(error))
     yield
     database.engine.dispose()
 

@@ -68,7 +68,7 @@ class DatabaseSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", frozen=True)
 
-    database_url: Annotated[URL, BeforeValidator(_parse_database_url)] = make_url(
+    database_url: Annotated[URL, NoDecode, BeforeValidator(_parse_database_url)] = make_url(
         f"sqlite:///{ROOT / 'todo.db'}"
     )
 

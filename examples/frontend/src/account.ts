@@ -1,6 +1,6 @@
 /** Signs users up, in and out with Better Auth, and gives their JWT. */
 
-import { BetterFetchError, createAuthClient } from "better-auth/client";
+import { type BetterFetchError, createAuthClient } from "better-auth/client";
 import { jwtClient } from "better-auth/client/plugins";
 
 import { RefusedError, SessionEndedError, UnavailableError } from "./errors";
@@ -78,12 +78,14 @@ async function answerOf<T>(call: Promise<T>): Promise<T> {
   try {
     return await call;
   } catch (cause) {
-    if (!(cause instanceof BetterFetchError)) {
-      throw new UnavailableError("The sign-in server cannot be reached.", 0, { cause });
+    // Of this error better-auth exports the type alone; one without a status is the network's.
+    const { status, statusText, error } = cause as Partial<BetterFetchError>;
+    if (status === undefined) {
+      throw new UnavailableError("The sign-in server cannot be reached", 0, { cause });
     }
-    if (cause.status === 429 || cause.status >= 500) {
-      throw new UnavailableError("The sign-in server cannot answer now.", 0, { cause });
+    if (status === 429 || status >= 500) {
+      throw new UnavailableError("The sign-in server cannot answer now", 0, { cause });
     }
-    throw new RefusedError(cause.status, cause.error?.message ?? cause.statusText);
+    throw new RefusedError(status, error?.message ?? statusText);
   }
 }

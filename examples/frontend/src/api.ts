@@ -36,7 +36,7 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
     try {
       return await fetch(request, { signal: AbortSignal.any([signal, timeout]) });
     } catch (cause) {
-      throw new UnavailableError("The task server cannot be reached.", 0, { cause });
+      throw new UnavailableError("The task server cannot be reached", 0, { cause });
     }
   }
 
@@ -69,7 +69,7 @@ async function answerOf<T>(call: Promise<Answer<T>>): Promise<T> {
   const { data, error, response } = await call;
   if (response.ok) return data as T;
   // A proxy's error need not have the server's body.
-  const message = error?.detail ?? `The task server answered ${response.status}.`;
+  const message = error?.detail ?? `The task server answered ${response.status}`;
   if (!UNAVAILABLE.includes(response.status)) throw new RefusedError(response.status, message);
   throw new UnavailableError(message, Number(response.headers.get("Retry-After")) || 0);
 }

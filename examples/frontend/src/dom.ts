@@ -1,9 +1,17 @@
-/** The two things the page asks of the DOM again and again. */
+/** What the page asks of the DOM again and again. */
 
 /** Gives the element, which must be there and of this type. */
 export function find<E extends Element>(root: ParentNode, selector: string, type: new () => E): E {
   const element = root.querySelector(selector);
   if (!(element instanceof type)) throw new Error(`There is no ${type.name} ${selector}`);
+  return element;
+}
+
+/** Gives a copy of what is in the template of this id. */
+export function instantiate<E extends Element>(id: string, type: new () => E): E {
+  const template = find(document, `template#${id}`, HTMLTemplateElement);
+  const element = document.importNode(template.content, true).firstElementChild;
+  if (!(element instanceof type)) throw new Error(`There is no ${type.name} in template#${id}`);
   return element;
 }
 

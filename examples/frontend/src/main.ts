@@ -7,14 +7,17 @@ import { type Actions, createView } from "./view";
 
 const PAGE_SIZE = 50;
 const RETRY_SECONDS = 3;
-const LIST_FAILED = "Could not load the tasks.";
+const OPEN_FAILED = "Could not open the page";
+const LIST_FAILED = "Could not load the tasks";
 
 /** What lasts from one sign-in to the sign-out. */
 interface Desk {
   api: Api;
   close: AbortController;
   status: TaskStatus | undefined;
+  /** How many tasks the user has asked to see. */
   wanted: number;
+  /** The latest call of list(); an earlier one that answers later is ignored. */
   listing: symbol | undefined;
 }
 
@@ -29,14 +32,14 @@ const actions: Actions = {
   signUp: (name, email, password) => enter(() => account.signUp(name, email, password)),
 
   signOut: () =>
-    attempt("Could not sign out.", async () => {
+    attempt("Could not sign out", async () => {
       await account.signOut();
-      draftOf = undefined;
+      view.forgetDraft();
       leave();
     }),
 
   add: (title) =>
-    change("Could not add the task.", async (here) => {
+    change("Could not add the task", async (here) => {
       const task = await here.api.create(title);
       view.announce(`Added: ${task.title}`);
       if (here.status && here.status !== task.status) {
@@ -45,21 +48,33 @@ const actions: Actions = {
       }
     }),
 
-  update: (task, changes) =>
-    change("Could not save the task.", async (here) => {
-      const { title } = await here.api.update(task, changes);
-      view.announce(`Saved: ${title}`);
+  start: (task) =>
+    change("Could not start the task", async ({ api }) => {
+      const { title } = await api.update(task, { status: "in_progress" });
+      view.announce(`Started: ${title}`);
     }),
 
   complete: (task) =>
-    change("Could not complete the task.", async (here) => {
-      const { title } = await here.api.complete(task);
+    change("Could not complete the task", async ({ api }) => {
+      const { title } = await api.complete(task);
       view.announce(`Completed: ${title}`);
     }),
 
+  reopen: (task) =>
+    change("Could not reopen the task", async ({ api }) => {
+      const { title } = await api.update(task, { status: "pending" });
+      view.announce(`Reopened: ${title}`);
+    }),
+
+  save: (task, changes) =>
+    change("Could not save the task", async ({ api }) => {
+      const { title } = await api.update(task, changes);
+      view.announce(`Saved: ${title}`);
+    }),
+
   remove: (task) =>
-    change("Could not delete the task.", async (here) => {
-      await here.api.remove(task);
+    change("Could not delete the task", async ({ api }) => {
+      await api.remove(task);
       view.announce(`Deleted: ${task.title}`);
     }),
 
@@ -76,8 +91,7 @@ const actions: Actions = {
       await list(here);
     }),
 
-  // Without a message of its own: the banner goes on saying what could not be done.
-  retry: () => (desk ? attempt(undefined, list) : start()),
+  retry: () => (desk ? attempt(LIST_FAILED, list) : start()),
 };
 
 const view = createView(actions);
@@ -92,7 +106,7 @@ async function start(): Promise<void> {
     if (user) open(user);
     else view.showEntrance();
   } catch (error) {
-    report("Could not open the page.", error);
+    report(OPEN_FAILED, error);
   }
 }
 
@@ -100,7 +114,7 @@ async function readConfig(): Promise<{ apiUrl: string }> {
   try {
     return await (await fetch("/config.json")).json();
   } catch (cause) {
-    throw new UnavailableError("Its server cannot be reached.", 0, { cause });
+    throw new UnavailableError("Its server cannot be reached", 0, { cause });
   }
 }
 
@@ -142,27 +156,32 @@ async function change(failure: string, action: (here: Desk) => Promise<void>): P
 /** Shows the server's tasks, as many as were asked for, unless a later call does. */
 async function list(here: Desk): Promise<void> {
   const listing = (here.listing = Symbol());
-  view.showListBusy();
+  const isLatest = (): boolean => here === desk && here.listing === listing;
+  view.showListBusy(true);
+  try {
+    const { tasks, hasMore } = await read(here);
+    if (isLatest()) view.showTasks(tasks, hasMore);
+  } finally {
+    if (isLatest()) view.showListBusy(false);
+  }
+}
+
+async function read({ api, status, wanted }: Desk): Promise<{ tasks: Task[]; hasMore: boolean }> {
   const tasks: Task[] = [];
-  let page: Task[];
-  do {
-    page = await here.api.list({
-      ...(here.status && { status: [here.status] }),
+  for (;;) {
+    const page = await api.list({
+      ...(status && { status: [status] }),
       limit: PAGE_SIZE,
       offset: tasks.length,
     });
     tasks.push(...page);
-  } while (page.length === PAGE_SIZE && tasks.length < here.wanted);
-  if (here === desk && here.listing === listing) {
-    view.showTasks(tasks, page.length === PAGE_SIZE);
+    const hasMore = page.length === PAGE_SIZE;
+    if (!hasMore || tasks.length >= wanted) return { tasks, hasMore };
   }
 }
 
 /** Does it for the user who is signed in; tells whether it was done, and the user why not. */
-async function attempt(
-  failure: string | undefined,
-  action: (here: Desk) => Promise<void>,
-): Promise<boolean> {
+async function attempt(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
   const here = desk;
   if (!here) return false;
   try {
@@ -175,16 +194,21 @@ async function attempt(
   }
 }
 
-function report(failure: string | undefined, error: unknown): void {
+function report(failure: string, error: unknown): void {
   if (error instanceof SessionEndedError) {
-    leave("Your session has ended. Sign in again to go on.");
+    leave("Your session has ended; sign in again.");
   } else if (error instanceof UnavailableError) {
-    if (failure) view.showError(`${failure} ${error.message} Reconnecting…`, "retry");
+    // A retry that fails leaves the banner alone: it says what the user could not do.
+    if (reconnection === undefined || failure !== LIST_FAILED) {
+      view.showError(`${failure}. ${error.message}. Reconnecting…`, "retry");
+    }
     window.clearTimeout(reconnection);
     const seconds = Math.max(error.retryAfterSeconds, RETRY_SECONDS);
     reconnection = window.setTimeout(actions.retry, seconds * 1000);
   } else {
-    view.showError([failure, reasonOf(error)].join(" "), "dismiss");
+    connected();
+    const reloads = failure === OPEN_FAILED || failure === LIST_FAILED;
+    view.showError(`${failure}. ${reasonOf(error)}.`, reloads ? "retry" : "dismiss");
   }
 }
 
@@ -199,5 +223,5 @@ function connected(): void {
 function reasonOf(error: unknown): string {
   if (error instanceof RefusedError || error instanceof UnavailableError) return error.message;
   console.error(error);
-  return "Something went wrong; reload the page.";
+  return "Something went wrong; reload the page";
 }

@@ -1,7 +1,8 @@
 /** One task in the list, and its editor in place. */
 
 import type { Task, TaskStatus, TaskUpdate } from "./api";
-import { find, whileBusy } from "./dom";
+import { find, instantiate, whileBusy } from "./dom";
+import { createEditor } from "./editor";
 
 const STATUS_NAMES: Record<TaskStatus, string> = {
   pending: "Pending",
@@ -9,12 +10,19 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
   completed: "Completed",
 };
 
-const WHEN = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const WHEN = new Intl.DateTimeFormat(undefined, {
+  month: "short",
+  day: "numeric",
+  hour: "numeric",
+  minute: "2-digit",
+});
 
 /** What the user can do to a task; each tells whether it was done. */
 export interface RowActions {
-  update(task: Task, changes: TaskUpdate): Promise<boolean>;
+  start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
+  reopen(task: Task): Promise<boolean>;
+  save(task: Task, changes: TaskUpdate): Promise<boolean>;
   remove(task: Task): Promise<boolean>;
 }
 
@@ -23,29 +31,19 @@ export interface Row {
   show(task: Task): void;
 }
 
-export function createRow(template: HTMLTemplateElement, first: Task, actions: RowActions): Row {
-  const element = find(
-    document.importNode(template.content, true),
-    "li",
-    HTMLLIElement,
-  );
+export function createRow(first: Task, actions: RowActions): Row {
+  const element = instantiate("row", HTMLLIElement);
   const part = <E extends Element>(name: string, type: new () => E): E =>
     find(element, `[data-part="${name}"]`, type);
 
   const check = part("check", HTMLButtonElement);
-  const text = part("text", HTMLElement);
   const title = part("title", HTMLElement);
   const description = part("description", HTMLElement);
   const status = part("status", HTMLElement);
   const created = part("created", HTMLTimeElement);
-  const buttons = part("actions", HTMLElement);
   const start = part("start", HTMLButtonElement);
   const edit = part("edit", HTMLButtonElement);
   const remove = part("delete", HTMLButtonElement);
-  const editor = part("editor", HTMLFormElement);
-  const cancel = part("cancel", HTMLButtonElement);
-  const titleInput = find(editor, "input", HTMLInputElement);
-  const descriptionInput = find(editor, "textarea", HTMLTextAreaElement);
 
   let task = first;
 
@@ -72,32 +70,16 @@ export function createRow(template: HTMLTemplateElement, first: Task, actions: R
     remove.ariaLabel = `${asking ? "Really delete" : "Delete"}: ${task.title}`;
   }
 
-  function openEditor(open: boolean): void {
-    editor.hidden = !open;
-    text.hidden = buttons.hidden = check.hidden = open;
-  }
-
-  /** Only what was edited: another device may have changed the rest meanwhile. */
-  function changes(): TaskUpdate {
-    const described = descriptionInput.value.trim() || null;
-    return {
-      ...(titleInput.value.trim() !== task.title && { title: titleInput.value }),
-      ...(described !== task.description && { description: described }),
-    };
-  }
-
   check.addEventListener("click", () =>
     whileBusy(element, () =>
-      task.status === "completed"
-        ? actions.update(task, { status: "pending" })
-        : actions.complete(task),
+      task.status === "completed" ? actions.reopen(task) : actions.complete(task),
     ),
   );
 
   start.addEventListener("click", () =>
     whileBusy(element, async () => {
       // The button is not there any more once the task is in progress.
-      if (await actions.update(task, { status: "in_progress" })) check.focus();
+      if (await actions.start(task)) check.focus();
     }),
   );
 
@@ -111,28 +93,21 @@ export function createRow(template: HTMLTemplateElement, first: Task, actions: R
   });
 
   edit.addEventListener("click", () => {
-    titleInput.value = task.title;
-    descriptionInput.value = task.description ?? "";
-    openEditor(true);
-    titleInput.select();
-  });
-  cancel.addEventListener("click", () => {
-    openEditor(false);
-    edit.focus();
-  });
-  editor.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") cancel.click();
-    // A plain Enter begins a line in the description, and saves in the title.
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) editor.requestSubmit();
-  });
-  editor.addEventListener("submit", (event) => {
-    event.preventDefault();
-    void whileBusy(element, async () => {
-      const edited = changes();
-      if (Object.keys(edited).length > 0 && !(await actions.update(task, edited))) return;
-      openEditor(false);
+    const editor = createEditor(task, (changes) =>
+      whileBusy(element, async () => {
+        const unchanged = Object.keys(changes).length === 0;
+        if (unchanged || (await actions.save(task, changes))) close();
+      }),
+    );
+    const close = (): void => {
+      editor.remove();
+      element.classList.remove("edited");
       edit.focus();
-    });
+    };
+    editor.addEventListener("reset", close);
+    element.classList.add("edited");
+    element.append(editor);
+    find(editor, "input", HTMLInputElement).select();
   });
 
   show(task);

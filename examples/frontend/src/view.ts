@@ -17,17 +17,16 @@ export interface Actions extends RowActions {
   signUp(name: string, email: string, password: string): Promise<void>;
   signOut(): Promise<unknown>;
   add(title: string): Promise<boolean>;
-  filter(status: TaskStatus | undefined): Promise<unknown>;
+  filter(status: TaskStatus | undefined): Promise<boolean>;
   showMore(): Promise<unknown>;
   retry(): Promise<unknown>;
 }
-
-export type View = ReturnType<typeof createView>;
 
 export function createView(actions: Actions) {
   const page = <E extends Element>(id: string, type: new () => E): E =>
     find(document, `#${id}`, type);
 
+  const opening = page("opening", HTMLElement);
   const entrance = page("entrance", HTMLElement);
   const credentials = page("credentials", HTMLFormElement);
   const heading = page("entrance-heading", HTMLElement);
@@ -55,7 +54,6 @@ export function createView(actions: Actions) {
   const retry = page("retry", HTMLButtonElement);
   const dismiss = page("dismiss", HTMLButtonElement);
   const announcement = page("announcement", HTMLElement);
-  const template = page("row", HTMLTemplateElement);
 
   const rows = new Map<number, Row>();
   let signingUp = false;
@@ -87,7 +85,7 @@ export function createView(actions: Actions) {
       rows.delete(id);
     }
     tasks.forEach((task, index) => {
-      const row = rows.get(task.id) ?? createRow(template, task, actions);
+      const row = rows.get(task.id) ?? createRow(task, actions);
       rows.set(task.id, row);
       row.show(task);
       const place = list.children[index] ?? null;
@@ -99,7 +97,6 @@ export function createView(actions: Actions) {
     notice.textContent = EMPTY[chosenStatus()];
     notice.hidden = tasks.length > 0;
     more.hidden = !hasMore;
-    list.ariaBusy = null;
   }
 
   switchButton.addEventListener("click", () => {
@@ -127,7 +124,7 @@ export function createView(actions: Actions) {
     });
   });
   filter.addEventListener("change", async () => {
-    await actions.filter(chosenStatus() || undefined);
+    if (!(await actions.filter(chosenStatus() || undefined))) return;
     announcement.textContent = `${rows.size}${more.hidden ? "" : " or more"} shown`;
   });
   more.addEventListener("click", () => whileBusy(more, actions.showMore));
@@ -141,7 +138,7 @@ export function createView(actions: Actions) {
     showEntrance(text = ""): void {
       askFor("existing");
       message.textContent = text;
-      desk.hidden = banner.hidden = true;
+      opening.hidden = desk.hidden = banner.hidden = true;
       entrance.hidden = false;
       rows.clear();
       list.replaceChildren();
@@ -155,7 +152,7 @@ export function createView(actions: Actions) {
     showDesk(user: User): void {
       credentials.reset();
       filter.reset();
-      entrance.hidden = banner.hidden = true;
+      opening.hidden = entrance.hidden = banner.hidden = true;
       desk.hidden = false;
       userName.textContent = user.name;
       userName.title = user.email;
@@ -168,8 +165,8 @@ export function createView(actions: Actions) {
       filter.reset();
     },
 
-    showListBusy(): void {
-      list.ariaBusy = "true";
+    showListBusy(busy: boolean): void {
+      list.ariaBusy = String(busy);
     },
 
     showTasks,

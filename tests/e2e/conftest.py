@@ -1,0 +1,132 @@
+"""Real processes, each on a port that the system chose, and each ended by its own pid."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from settings import ROOT, Settings
+
+START_LIMIT_SECONDS = 30
+STOP_LIMIT_SECONDS = 15
+
+
+class Server:
+    """`main.py` or another command that serves the app, and what it logs."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.log = folder / f"{self.port}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [part.format(port=self.port) for part in command],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self, path: str = "/health") -> "Server":
+        """Wait until it answers, or fail with its log."""
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        while not self._answers(path):
+            assert time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        return self
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return httpx2.get(self.url + path).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """Ask it to end, as a supervisor does, and give its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:  # pragma: no cover  # only where a test fails
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what git has or would add, as a fresh clone is."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    folder = tmp_path / "todo-backend"
+    for name in listed.split("\0"):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment without settings; `uv run` uses the tests' own packages."""
+    # Without cached bytecode each start would compile all libraries anew.
+    unwanted = {name.upper() for name in Settings.model_fields} | {"PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return kept | {"UV_PROJECT_ENVIRONMENT": sys.prefix, "UV_NO_SYNC": "1"}
+
+
+@pytest.fixture
+def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """Start a server in the checkout; all are stopped in the end."""
+    servers: list[Server] = []
+
+    def start_one(*command: str, **variables: str) -> Server:
+        servers.append(Server(list(command), checkout, environment | variables))
+        return servers[-1]
+
+    yield start_one
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def run(
+    checkout: Path, environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in the checkout to its end."""
+
+    def run_one(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=checkout,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run_one

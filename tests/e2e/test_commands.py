@@ -1,0 +1,203 @@
+"""The commands of the README, as processes."""
+
+import base64
+import json
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import URL
+
+from tests.actors import SECRET, bearer
+from tests.e2e.conftest import Server
+
+Start = Callable[..., Server]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+SECRET_TEXT = SECRET.get_secret_value()
+
+
+def _create(server: Server) -> int:
+    response = httpx2.post(
+        f"{server.url}/api/tasks", json={"title": "x"}, headers=bearer("ann"), timeout=30
+    )
+    return response.status_code
+
+
+SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal it was sent
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [
+        ("uv run main.py --port {port}", SIGNALED),
+        ("uv run main.py --port {port} --workers 2", 0),
+        ("uv run main.py --port {port} --reload", 0),
+        ("uv run uvicorn main:app --port {port} --workers 2", 0),
+        ("uv run python -m uvicorn main:app --port {port} --reload", 0),
+    ],
+)
+def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -> None:
+    server = start(*command.split(), BETTER_AUTH_SECRET=SECRET_TEXT).wait()
+
+    assert _create(server) == 201
+    assert server.stop() == exit_code
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_fastapi_finds_the_app(run: Run) -> None:
+    found = run(
+        "python",
+        "-c",
+        "import tomllib, importlib\n"
+        "entrypoint = tomllib.load(open('pyproject.toml', 'rb'))['tool']['fastapi']['entrypoint']\n"
+        "module, name = entrypoint.split(':')\n"
+        "print(type(getattr(importlib.import_module(module), name)).__name__)",
+        BETTER_AUTH_SECRET=SECRET_TEXT,
+    )
+
+    assert found.stdout == "FastAPI\n"
+
+
+def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
+    start: Start, run: Run, checkout: Path
+) -> None:
+    server = start("uv", "run", "main.py", "--port", "{port}").wait()
+
+    written = checkout / ".env"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    name, _, secret = written.read_text().strip().partition("=")
+    assert (name, len(secret)) == ("BETTER_AUTH_SECRET", 43)
+    assert "Wrote a random BETTER_AUTH_SECRET" in server.log.read_text()
+    assert secret not in server.log.read_text()
+
+    token = run("uv", "run", "main.py", "token", "ann").stdout.strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx2.get(f"{server.url}/api/tasks", headers=headers).json() == []
+    assert (checkout / "todo.db").exists()
+
+    server.stop()
+    again = start("uv", "run", "main.py", "--port", "{port}").wait()
+    assert httpx2.get(f"{again.url}/api/tasks", headers=headers).status_code == 200
+
+
+def test_a_token_is_valid_for_the_minutes_asked_for(run: Run) -> None:
+    printed = run(
+        "uv", "run", "main.py", "token", "ann", "--minutes", "7", BETTER_AUTH_SECRET=SECRET_TEXT
+    ).stdout
+    claims = json.loads(base64.urlsafe_b64decode(printed.split(".")[1] + "=="))
+
+    assert claims == {"sub": "ann", "iat": claims["iat"], "exp": claims["iat"] + 7 * 60}
+
+
+NO_SECRET = (
+    "Cannot start: BETTER_AUTH_SECRET is not set; put the secret of your Better Auth server there\n"
+)
+EMPTY_SECRET = (
+    "Cannot start: BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there\n"
+)
+BAD_URL = (
+    "Cannot start: "
+    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "line"),
+    [
+        (["uv", "run", "main.py", "token", "ann"], {}, NO_SECRET),
+        (["uv", "run", "uvicorn", "main:app"], {}, NO_SECRET),
+        (["uv", "run", "main.py"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
+        (["uv", "run", "uvicorn", "main:app"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
+        (
+            ["uv", "run", "main.py"],
+            {"BETTER_AUTH_SECRET": SECRET_TEXT, "DATABASE_URL": "mysql://u:s3cret@h/d"},
+            BAD_URL,
+        ),
+    ],
+)
+def test_a_bad_setting_ends_the_start_with_one_line(
+    run: Run, command: list[str], variables: dict[str, str], line: str
+) -> None:
+    ended = run(*command, **variables)
+
+    assert (ended.returncode, ended.stderr, ended.stdout) == (3, line, "")
+
+
+def test_workers_that_cannot_start_are_not_started_again(run: Run) -> None:
+    ended = run("uv", "run", "uvicorn", "main:app", "--workers", "2", "--port", "0")
+
+    assert ended.stderr.count(NO_SECRET) == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use_is_one_line(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+
+        ended = run("uv", "run", "main.py", "--port", port, BETTER_AUTH_SECRET=SECRET_TEXT)
+
+    assert ended.returncode != 0
+    assert "address already in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"postgresql://ann:s3cret@127.0.0.1:{closed.getsockname()[1]}/todo"
+        server = start(
+            "uv", "run", "main.py", "--port", "{port}",
+            BETTER_AUTH_SECRET=SECRET_TEXT, DATABASE_URL=url,
+        ).wait()  # fmt: skip
+
+        assert _create(server) == 503
+    (line,) = [line for line in server.log.read_text().splitlines() if "mended" in line]
+    assert line.startswith("Answering 503 until this is mended: connection to server at")
+    assert "Traceback" not in server.log.read_text()
+    assert "s3cret" not in server.log.read_text()
+
+
+def test_a_short_secret_is_warned_of(start: Start) -> None:
+    server = start("uv", "run", "main.py", "--port", "{port}", BETTER_AUTH_SECRET="short").wait()
+
+    assert "BETTER_AUTH_SECRET is shorter than 32 bytes" in server.log.read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["token", "--help"]])
+def test_help_is_printed(run: Run, arguments: list[str]) -> None:
+    helped = run("uv", "run", "main.py", *arguments)
+
+    assert helped.returncode == 0
+    assert helped.stdout.startswith("usage: main.py")
+
+
+def test_six_processes_start_at_once_on_one_fresh_database(
+    start: Start, empty_database_url: URL
+) -> None:
+    url = empty_database_url.render_as_string(hide_password=False)
+    servers = [
+        start(
+            "uv", "run", "main.py", "--port", "{port}",
+            BETTER_AUTH_SECRET=SECRET_TEXT, DATABASE_URL=url,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+
+    for server in servers:
+        server.wait("/ready")
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(_create, servers)) == [201] * 6
+    for server in servers:
+        log = server.log.read_text()
+        assert "ERROR" not in log
+        assert "Traceback" not in log
+        assert "mended" not in log

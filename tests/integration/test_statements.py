@@ -1,0 +1,105 @@
+"""One statement for each operation, with the owner in it, and nothing sent beside it."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import URL, event
+from starlette.testclient import TestClient
+
+from main import create_app
+from tests.actors import bearer, settings_for
+from tests.wire import wire_to
+
+Traced = tuple[FastAPI, list[str]]
+
+OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("POST", "", {"json": {"title": "x"}}, "INSERT", "user_id"),
+    ("GET", "", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("GET", "?status=pending&limit=3&offset=1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("GET", "/1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("PUT", "/1", {"json": {"title": "y", "status": "pending"}}, "UPDATE", "user_id = 'ann'"),
+    ("PATCH", "/1", {"json": {"description": None}}, "UPDATE", "user_id = 'ann'"),
+    ("PATCH", "/1", {"json": {}}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("PATCH", "/1/complete", {}, "UPDATE", "user_id = 'ann'"),
+    ("DELETE", "/1", {}, "DELETE", "WHERE task.user_id = 'ann'"),
+]
+
+
+@pytest.fixture
+def traced_sqlite(sqlite_url: URL) -> Traced:
+    """An app and the statements that SQLite runs for it."""
+    app = create_app(settings_for(sqlite_url))
+    statements: list[str] = []
+
+    def trace(connection: sqlite3.Connection, _: object) -> None:
+        connection.set_trace_callback(statements.append)
+
+    event.listen(app.state.database.engine, "connect", trace)
+    return app, statements
+
+
+@pytest.fixture
+def traced_postgresql(postgresql_url: URL) -> Iterator[Traced]:
+    """An app and the statements that it sends to PostgreSQL, each of them a round trip."""
+    with wire_to(postgresql_url) as wire:
+        yield create_app(settings_for(wire.url)), wire.statements
+
+
+@pytest.mark.parametrize(("method", "path", "arguments", "verb", "owner"), OPERATIONS)
+@pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_operation_is_one_statement_that_names_the_owner(
+    request: pytest.FixtureRequest,
+    kind: str,
+    tasks: str,
+    method: str,
+    path: str,
+    arguments: dict[str, Any],
+    verb: str,
+    owner: str,
+) -> None:
+    app, statements = request.getfixturevalue(f"traced_{kind}")
+    with TestClient(app, headers=bearer("ann")) as ann:
+        ann.post("/api/tasks", json={"title": "the first"})
+        statements.clear()
+
+        response = ann.request(method, tasks + path, **arguments)
+
+    assert response.is_success
+    (statement,) = statements
+    assert statement.startswith(verb)
+    assert owner in statement
+
+
+def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
+    app, statements = traced_postgresql
+    with TestClient(app, headers=bearer("ann")) as ann:
+        app.state.database.engine.dispose()
+        statements.clear()
+
+        ann.get("/api/tasks")
+
+    assert [statement[:6] for statement in statements] == ["SELECT"]
+
+
+def test_a_connection_in_use_is_not_tested(traced_postgresql: Traced) -> None:
+    app, statements = traced_postgresql
+    with TestClient(app, headers=bearer("ann")) as ann:
+        statements.clear()
+
+        for _ in range(5):
+            ann.get("/api/tasks")
+
+    assert len(statements) == 5
+
+
+def test_users_of_one_process_share_its_connections(traced_postgresql: Traced) -> None:
+    app, _ = traced_postgresql
+    with TestClient(app) as client:
+        for number in range(30):
+            client.get("/api/tasks", headers=bearer(f"user-{number}"))
+
+        assert app.state.database.engine.pool.checkedin() == 1

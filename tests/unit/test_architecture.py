@@ -1,0 +1,78 @@
+"""The layout: which module may import which, and where an owner is named."""
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from settings import ROOT
+
+LAYERS = [
+    {"settings", "models", "errors"},
+    {"db", "auth"},
+    {"routes.tasks", "routes.health"},
+    {"main"},
+]
+MODULES = set().union(*LAYERS)
+
+
+def _source(module: str) -> ast.Module:
+    return ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node, str(node.module)
+            yield from ((node, f"{node.module}.{name.name}") for name in node.names)
+
+
+def test_every_module_has_its_layer() -> None:
+    found = {path.stem for path in ROOT.glob("*.py")}
+    found |= {f"routes.{path.stem}" for path in ROOT.glob("routes/*.py")} - {"routes.__init__"}
+
+    assert found == MODULES
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module: str) -> None:
+    (layer,) = [number for number, modules in enumerate(LAYERS) if module in modules]
+    allowed = set().union(*LAYERS[:layer])
+
+    ours = {name for _, name in _imports(_source(module)) if name in MODULES}
+
+    assert ours <= allowed
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_stand_at_the_top(module: str) -> None:
+    tree = _source(module)
+
+    assert [node.lineno for node, _ in _imports(tree) if node not in tree.body] == []
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_opens_with_one_sentence(module: str) -> None:
+    docstring = ast.get_docstring(_source(module)) or ""
+
+    assert docstring.partition("\n")[0].endswith(".")
+
+
+def test_ownership_is_defined_once_and_used_by_every_statement_on_tasks() -> None:
+    source = (ROOT / "routes/tasks.py").read_text()
+    functions = {
+        node.name: ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    }
+    reading = [name for name, text in functions.items() if ".where(" in text]
+
+    assert source.count("TASKS.c.user_id") == 1
+    assert "TASKS.c.user_id == user.id" in functions["owned_by"]
+    assert reading == ["list_tasks", "read_task", "delete_task", "_update"]
+    for name in reading:
+        assert "owned_by(user" in functions[name]
+    for module in MODULES - {"routes.tasks", "models"}:
+        assert "TASKS" not in ast.unparse(_source(module))

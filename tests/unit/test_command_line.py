@@ -1,0 +1,101 @@
+"""What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jose.backends import HMACKey
+
+import main
+from auth import verify
+from settings import Settings
+from tests.actors import SECRET
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of uvicorn.run, which does not run; without settings, but for the test's."""
+    arguments: dict[str, Any] = {}
+
+    def note(app: str, **others: object) -> None:
+        arguments.update(others, app=app)
+
+    monkeypatch.setattr("uvicorn.run", note)
+    monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.delenv("BETTER_AUTH_SECRET", raising=False)
+    return arguments
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["main.py", *arguments])
+    main.main()
+
+
+def test_without_arguments_it_serves_on_loopback(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _run(monkeypatch)
+
+    assert served == {
+        "app": "main:app",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "workers": 1,
+        "reload": False,
+        "timeout_graceful_shutdown": 8,
+    }
+    assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
+
+
+def test_a_configured_secret_is_left_alone(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET.get_secret_value())
+
+    _run(monkeypatch, "--host", "0.0.0.0", "--port", "1", "--workers", "3", "--reload")  # noqa: S104
+
+    assert (served["host"], served["port"]) == ("0.0.0.0", 1)  # noqa: S104
+    assert (served["workers"], served["reload"]) == (3, True)
+    assert not (tmp_path / ".env").exists()
+
+
+@pytest.mark.usefixtures("served")
+def test_an_env_file_without_the_secret_is_left_alone_and_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("AUTO_MIGRATE=false\n")
+
+    with pytest.raises(SystemExit) as ended:
+        _run(monkeypatch)
+
+    assert ended.value.code == 3
+    assert capsys.readouterr().err.startswith("Cannot start: BETTER_AUTH_SECRET is not set")
+    assert (tmp_path / ".env").read_text() == "AUTO_MIGRATE=false\n"
+
+
+@pytest.mark.usefixtures("served")
+def test_a_token_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET.get_secret_value())
+
+    _run(monkeypatch, "token", "ann", "--minutes", "1")
+
+    user = verify(capsys.readouterr().out.strip(), HMACKey(SECRET.get_secret_value(), "HS256"))
+    assert user.id == "ann"
+
+
+def test_the_app_is_built_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BETTER_AUTH_SECRET", "short")
+
+    app = main.app
+
+    assert main.app is app
+    assert app.title == "Tasks"
+    del main.app
+
+
+def test_the_module_has_no_other_attributes() -> None:
+    with pytest.raises(AttributeError, match="module 'main' has no attribute 'application'"):
+        _ = main.application

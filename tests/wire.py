@@ -1,0 +1,97 @@
+"""A proxy before PostgreSQL that notes what is sent to it, and that can be cut or frozen."""
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator
+
+from sqlalchemy import URL
+
+
+class Wire(socketserver.ThreadingTCPServer):
+    """Passes bytes between clients and a server, and reads the clients' messages.
+
+    The format is PostgreSQL's, https://www.postgresql.org/docs/current/protocol-message-formats.html
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, database: URL) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self._database = database
+        self.statements: list[str] = []
+        self.open: set[socket.socket] = set()
+        self.refusing = False
+
+    @property
+    def url(self) -> URL:
+        """The database, by way of this proxy."""
+        return self._database.set(
+            host="127.0.0.1", port=self.server_address[1], query={"sslmode": "disable"}
+        )
+
+    def connect(self) -> socket.socket:
+        """Connect to the server itself."""
+        folder = self._database.query.get("host")
+        if folder is None:  # pragma: no cover  # with TEST_DATABASE_URL only
+            return socket.create_connection(
+                (self._database.host or "localhost", self._database.port or 5432)
+            )
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{folder}/.s.PGSQL.{self._database.port or 5432}")
+        return server
+
+    def cut(self) -> None:
+        """Close every connection, as a server does that restarts or scales to zero."""
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: Wire
+
+    def handle(self) -> None:
+        if self.server.refusing:
+            return
+        with self.server.connect() as upstream:
+            self.server.open |= {self.request, upstream}
+            answers = threading.Thread(target=_pump, args=(upstream, self.request), daemon=True)
+            answers.start()
+            with contextlib.suppress(OSError):
+                self._pass_messages(upstream)
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+            answers.join()
+            self.server.open -= {self.request, upstream}
+
+    def _pass_messages(self, upstream: socket.socket) -> None:
+        with self.request.makefile("rb") as client:
+            kind = b""  # the startup message, the first, has no type byte
+            while length := client.read(4):
+                message = client.read(struct.unpack("!i", length)[0] - 4)
+                upstream.sendall(kind + length + message)
+                if kind == b"Q":
+                    self.server.statements.append(message.rstrip(b"\0").decode())
+                kind = client.read(1)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either side may have gone
+        while chunk := source.recv(65536):
+            sink.sendall(chunk)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def wire_to(database: URL) -> Iterator[Wire]:
+    """Put a proxy before the database."""
+    with Wire(database) as wire:
+        threading.Thread(target=wire.serve_forever, daemon=True).start()
+        yield wire
+        wire.shutdown()
+        wire.cut()
