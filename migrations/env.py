@@ -22,4 +22,6 @@ if engine_of_the_program is not None:
     _migrate(engine_of_the_program)
 else:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _migrate(make_engine(DatabaseSettings().database_url))
+    own_engine = make_engine(DatabaseSettings().database_url)
+    _migrate(own_engine)
+    own_engine.dispose()

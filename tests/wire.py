@@ -91,7 +91,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 def wire_to(database: URL) -> Iterator[Wire]:
     """Put a proxy before the database."""
     with Wire(database) as wire:
-        threading.Thread(target=wire.serve_forever, daemon=True).start()
+        threading.Thread(target=wire.serve_forever, args=(0.01,), daemon=True).start()
         yield wire
         wire.shutdown()
         wire.cut()

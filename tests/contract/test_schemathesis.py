@@ -55,7 +55,7 @@ def test_every_answer_is_documented_and_none_is_a_5xx(
 ) -> None:
     seen = set()
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Case[Any]) -> None:
         if "user_id" in case.path_parameters:

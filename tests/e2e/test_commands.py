@@ -172,9 +172,8 @@ def test_a_short_secret_is_warned_of(start: Start) -> None:
     assert "BETTER_AUTH_SECRET is shorter than 32 bytes" in server.log.read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["token", "--help"]])
-def test_help_is_printed(run: Run, arguments: list[str]) -> None:
-    helped = run("uv", "run", "main.py", *arguments)
+def test_help_is_printed(run: Run) -> None:
+    helped = run("uv", "run", "main.py", "--help")
 
     assert helped.returncode == 0
     assert helped.stdout.startswith("usage: main.py")
