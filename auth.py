@@ -5,27 +5,39 @@ do not share a base, so what surrounds the signature is checked here, each rule 
 """
 
 import json
+import logging
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
+from hashlib import sha256
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, HTTPException, Path, Request, Response, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from jose import jws
+from jose.backends import HMACKey
 from jose.backends.base import Key
 from starlette.types import Message, Receive
 from typing_extensions import override
 
 from errors import documented
+from jwks import KEY_TYPES, KeySet, VerificationKey
 from models import USER_ID_MAX_CHARS, User, is_storable
+from settings import Settings
 
 TOKEN_MAX_CHARS = 8 * 1024
+ACCEPTED_TOKENS_MAX = 10_000
 BODY_MAX_BYTES = 64 * 1024
+CLAIM_SHOWN_CHARS = 100
+
+ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
+
+logger = logging.getLogger(__name__)
 
 
 UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
@@ -36,32 +48,150 @@ BAD_BODY = documented(
 
 
 class InvalidTokenError(Exception):
-    """The token is not one to act on; the message is for its bearer (RFC 6750, 3.1)."""
+    """The token is not one to act on; the message is for its bearer (RFC 6750, 3.1).
 
-
-def verify(token: str, secret: Key) -> User:
-    """Give the user whom the token names.
-
-    Raises:
-        InvalidTokenError: for whatever is wrong with it, and nothing else.
-
+    `hint` is for the log, where more may be said: what was expected, and what to set.
     """
-    # Bounded before anything is parsed: the parsers below cost what they are given.
-    if len(token) > TOKEN_MAX_CHARS:
-        raise InvalidTokenError(f"Token is longer than {TOKEN_MAX_CHARS} characters")
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint or message
+
+
+class _Accepted(NamedTuple):
+    """A token that was verified: it is good until it expires or its key leaves the set."""
+
+    user: User
+    expires_at: float
+    kid: str | None  # of the key set; None for the secret
+    key: VerificationKey | None
+
+
+class TokenVerifier:
+    """Tells whose a token is, with the secret, with the auth server's key set, or with both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._secret: Key | None = None
+        self._key_set: KeySet | None = None
+        if settings.better_auth_secret is not None:
+            self._secret = HMACKey(settings.better_auth_secret.get_secret_value(), "HS256")
+        if settings.better_auth_url is not None:
+            self._key_set = KeySet(f"{settings.better_auth_url}/api/auth/jwks")
+        self._accepted: OrderedDict[bytes, _Accepted] = OrderedDict()
+
+    async def verify(self, token: str) -> User:
+        """Give the user whom the token names.
+
+        Raises:
+            InvalidTokenError: for whatever is wrong with it.
+            AuthServerUnavailableError: there is no key to check it with.
+
+        """
+        # Bounded before anything is read: the parsers cost what they are given.
+        if len(token) > TOKEN_MAX_CHARS:
+            raise InvalidTokenError(f"Token is longer than {TOKEN_MAX_CHARS} characters")
+        digest = sha256(token.encode()).digest()
+        accepted = self._accepted.get(digest)
+        if accepted is None or not self._still_good(accepted):
+            accepted = await self._verify(token)
+            self._accepted[digest] = accepted
+            if len(self._accepted) > ACCEPTED_TOKENS_MAX:
+                self._accepted.popitem(last=False)
+        return accepted.user
+
+    def _still_good(self, accepted: _Accepted) -> bool:
+        if accepted.expires_at <= time.time():
+            return False
+        if accepted.kid is None or self._key_set is None:
+            return True
+        return self._key_set.known(accepted.kid) is accepted.key
+
+    async def _verify(self, token: str) -> _Accepted:
+        header, claims = _read(token)
+        algorithm = header.get("alg")
+        if algorithm == "HS256":
+            kid, key = None, None
+            _check_signature(token, self._secret_key(), "HS256")
+        elif isinstance(algorithm, str) and algorithm in KEY_TYPES:
+            kid, key = await self._key(header, algorithm)
+            _check_signature(token, key.key, algorithm)
+            self._check_origin(claims)
+        else:
+            raise InvalidTokenError(ALGORITHM_NOT_ACCEPTED)
+        _check_times(claims)
+        return _Accepted(_user(claims), claims["exp"], kid, key)
+
+    def _secret_key(self) -> Key:
+        if self._secret is None:
+            raise InvalidTokenError(
+                ALGORITHM_NOT_ACCEPTED,
+                "Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
+            )
+        return self._secret
+
+    async def _key(self, header: Mapping[str, Any], algorithm: str) -> tuple[str, VerificationKey]:
+        if self._key_set is None:
+            raise InvalidTokenError(
+                ALGORITHM_NOT_ACCEPTED,
+                f"Token is signed with {algorithm}, but BETTER_AUTH_URL is not set",
+            )
+        kid = header.get("kid")
+        if not isinstance(kid, str):
+            raise InvalidTokenError("Token has no kid")
+        key = await self._key_set.get(kid)
+        if key is None:
+            raise InvalidTokenError(
+                "Token is signed with a key that is not known",
+                f"Token has a kid that is not in the key set of {self._settings.better_auth_url}",
+            )
+        # RFC 8725, 3.1: the algorithm is the key's, never the token's to choose.
+        if key.algorithm != algorithm:
+            raise InvalidTokenError("Token is signed with another algorithm than its key's")
+        return kid, key
+
+    def _check_origin(self, claims: Mapping[str, Any]) -> None:
+        """Check `iss` and `aud` (RFC 7519, 4.1.1 and 4.1.3; RFC 8725, 3.8 and 3.9)."""
+        issuer, audience = self._settings.issuer, self._settings.audience
+        if claims.get("iss") != issuer:
+            raise InvalidTokenError(
+                "Token is from another issuer",
+                f"Token has the iss {_shown(claims.get('iss'))}, not {issuer}: see JWT_ISSUER",
+            )
+        audiences = claims.get("aud")
+        if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+            raise InvalidTokenError(
+                "Token is for another audience",
+                f"Token has the aud {_shown(audiences)}, not {audience}: see JWT_AUDIENCE",
+            )
+
+
+def _shown(claim: object) -> str:
+    return repr(claim)[:CLAIM_SHOWN_CHARS]
+
+
+def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the token apart: its header and its claims, of which nothing is believed yet."""
     segments = token.split(".")
     if len(segments) == 2:  # noqa: PLR2004  # <session id>.<signature>
         raise InvalidTokenError(
-            "This is Better Auth's session token; send the JWT that /api/auth/token gives"
+            "This is Better Auth's session token; send the JWT that /api/auth/token gives",
+            "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token",
         )
     if len(segments) != 3:  # noqa: PLR2004  # RFC 7515, 3.1: header, payload, signature
         raise InvalidTokenError("Token is not a JWT")
-    header = _json_object(_decode(segments[0]))
-    claims = _json_object(_decode(segments[1]))
-    _decode(segments[2])
-    _check_signature(token, header, secret)
-    _check_times(claims)
-    return _user(claims)
+    header, claims, _ = (_decode(segment) for segment in segments)
+    return _check_header(_json_object(header)), _json_object(claims)
+
+
+def _check_header(header: dict[str, Any]) -> dict[str, Any]:
+    # RFC 7515, 4.1.11: an extension that must be understood and is not. None is understood here.
+    if "crit" in header:
+        raise InvalidTokenError("Token has a critical header")
+    # Better Auth signs its session cookie with the same keys: RFC 8725, 3.11 and 3.12.
+    if str(header.get("typ")).lower() == "better-auth.session-cache+jwt":
+        raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")
+    return header
 
 
 def _decode(segment: str) -> bytes:
@@ -98,16 +228,10 @@ def _malformed() -> InvalidTokenError:
     return InvalidTokenError("Token is malformed")
 
 
-def _check_signature(token: str, header: Mapping[str, Any], secret: Key) -> None:
-    # RFC 7515, 4.1.11: an extension that must be understood and is not. None is understood here.
-    if "crit" in header:
-        raise InvalidTokenError("Token has a critical header")
-    # RFC 8725, 3.1: the algorithm is the key's, never the token's to choose.
-    if header.get("alg") != "HS256":
-        raise InvalidTokenError("Token is signed with an algorithm that is not accepted")
+def _check_signature(token: str, key: Key, algorithm: str) -> None:
     try:
         # A prebuilt Key: python-jose would parse a secret that is JSON, and guess at others.
-        jws.verify(token, secret, ["HS256"])
+        jws.verify(token, key, [algorithm])
     except Exception as error:  # JWKError, TypeError and others are no JOSEError
         raise InvalidTokenError("Token signature is not valid") from error
 
@@ -152,12 +276,12 @@ def _text(claims: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) and is_storable(value) else None
 
 
-def authenticate(request: Request) -> User:
+async def authenticate(request: Request) -> User:
     """Give the user whose token the request carries, or raise the 401 of RFC 6750, 3."""
     credentials = request.headers.getlist("Authorization")
-    scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
     if len(credentials) > 1:
         raise _unauthorized("Send one Authorization header")
+    scheme, _, token = "".join(credentials).partition(" ")
     if scheme.lower() != "bearer":
         # No error code: the request lacks authentication, it does not have a wrong one.
         raise HTTPException(
@@ -165,9 +289,11 @@ def authenticate(request: Request) -> User:
             "Send a token: Authorization: Bearer <JWT>",
             {"WWW-Authenticate": "Bearer"},
         )
+    verifier: TokenVerifier = request.app.state.verifier
     try:
-        return verify(token.strip(" "), request.app.state.secret)
+        return await verifier.verify(token.strip(" "))
     except InvalidTokenError as error:
+        logger.warning("Refused a token: %s", error.hint)
         raise _unauthorized(str(error)) from error
 
 
@@ -187,7 +313,7 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_guarded(request: Request) -> Response:
-            request.state.user = authenticate(request)
+            request.state.user = await authenticate(request)
             return await handle(Request(request.scope, _bounded(request)))
 
         return handle_guarded

@@ -74,6 +74,10 @@ class SchemaNotCurrentError(Exception):
     """The database answers, but its schema is not the one this program works with."""
 
 
+class AuthServerUnavailableError(Exception):
+    """There is no key to check a token with, and the auth server does not answer."""
+
+
 def error_response(
     status_code: int,
     detail: str,
@@ -149,6 +153,10 @@ async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -
     return _unavailable("The database schema is not current; try again")
 
 
+async def _answer_no_auth_server(_: Request, __: AuthServerUnavailableError) -> JSONResponse:
+    return _unavailable("The auth server is not available; try again")
+
+
 def _unavailable(detail: str) -> JSONResponse:
     return error_response(
         HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -169,6 +177,7 @@ EXCEPTION_HANDLERS: dict[
     InterfaceError: _answer_database_failure,
     InternalError: _answer_database_failure,  # a fail-over left the server read-only
     PoolTimeoutError: _answer_database_failure,
+    AuthServerUnavailableError: _answer_no_auth_server,
     SchemaNotCurrentError: _answer_schema_not_current,
     Exception: _answer_unexpected,
 }

@@ -16,14 +16,13 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
-from jose.backends import HMACKey
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from auth import FOREIGN_PATH, OwnPath
+from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database
 from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
 from routes import health, tasks
@@ -77,8 +76,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the app. It does not touch the database before it starts."""
-    secret = settings.better_auth_secret.get_secret_value().encode()
-    if len(secret) < SECRET_RECOMMENDED_BYTES:
+    secret = settings.better_auth_secret
+    if secret is not None and len(secret.get_secret_value().encode()) < SECRET_RECOMMENDED_BYTES:
         logger.warning("BETTER_AUTH_SECRET is shorter than %d bytes", SECRET_RECOMMENDED_BYTES)
     app = FastAPI(
         title="Tasks",
@@ -92,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"persistAuthorization": True},
     )
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
-    app.state.secret = HMACKey(secret, "HS256")
+    app.state.verifier = TokenVerifier(settings)
     app.include_router(tasks.router, prefix="/api/tasks", tags=["tasks"])
     app.include_router(
         tasks.router,
@@ -157,6 +156,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "token":
         secret = _read_settings().better_auth_secret
+        if secret is None:
+            parser.error("token needs BETTER_AUTH_SECRET, which is not set")
         sys.stdout.write(sign(secret, arguments.user, arguments.minutes) + "\n")
     else:
         _serve(arguments)
@@ -170,7 +171,7 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    if "BETTER_AUTH_SECRET" not in os.environ and not ENV_FILE.exists():
+    if not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys():
         _write_secret()
     _read_settings()
     uvicorn.run(

@@ -1,13 +1,14 @@
 """The environment, then `.env`, read once into one frozen Settings."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from jose.backends import HMACKey
 from jose.exceptions import JWKError
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -56,6 +57,28 @@ def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _parse_server_url(text: str) -> str:
+    message = "is not a URL; it looks like https://app.example.com"
+    try:
+        url = urlsplit(text)
+        unusable = url.port == 0 or url.query or url.fragment or not url.hostname
+    except ValueError as error:
+        raise ValueError(message) from error
+    if unusable or url.scheme not in {"http", "https"}:
+        raise ValueError(message)
+    return text.rstrip("/")
+
+
+def _origin(url: str | None) -> str | None:
+    """Give the origin as Better Auth writes it: no path, and no port that goes without saying."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    default_port = {"http": 80, "https": 443}[parts.scheme]
+    port = "" if parts.port in {None, default_port} else f":{parts.port}"
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
 def _split_origins(text: object) -> object:
     """`https://a.example/, https://b.example` -> two origins as browsers write them."""
     if not isinstance(text, str):
@@ -76,18 +99,42 @@ class DatabaseSettings(BaseSettings):
 class Settings(DatabaseSettings):
     """What the service can be told; each name in capitals is the environment variable."""
 
-    better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)]
+    better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)] | None = None
+    better_auth_url: Annotated[str, AfterValidator(_parse_server_url)] | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_origins)] = (
         "http://localhost:3000",
     )
     auto_migrate: bool = True
 
+    @model_validator(mode="after")
+    def _require_a_way_to_verify_tokens(self) -> Self:
+        if self.better_auth_secret is None and self.better_auth_url is None:
+            raise ValueError(
+                "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
+                "put your Better Auth server's URL, or its secret, there"
+            )
+        return self
+
+    @property
+    def issuer(self) -> str | None:
+        """The `iss` that a token of the key set must have."""
+        return self.jwt_issuer or _origin(self.better_auth_url)
+
+    @property
+    def audience(self) -> str | None:
+        """The `aud` that a token of the key set must have."""
+        return self.jwt_audience or _origin(self.better_auth_url)
+
 
 def explain(error: ValidationError) -> str:
     """Name each bad setting and the reason in one line, without its value."""
-    reasons = {"missing": "is not set; put the secret of your Better Auth server there"}
     return "; ".join(
-        f"{str(problem['loc'][0]).upper()} "
-        + reasons.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        " ".join([*(str(name).upper() for name in problem["loc"][:1]), _reason(problem["msg"])])
         for problem in error.errors(include_input=False, include_url=False)
     )
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ")

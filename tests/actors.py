@@ -18,6 +18,9 @@ def settings_for(database_url: URL, **others: object) -> Settings:
     given = {
         "database_url": str(database_url.render_as_string(hide_password=False)),
         "better_auth_secret": SECRET,
+        "better_auth_url": None,
+        "jwt_issuer": None,
+        "jwt_audience": None,
         "cors_origins": "http://localhost:3000",
         "auto_migrate": True,
     }

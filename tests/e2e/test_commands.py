@@ -96,8 +96,9 @@ def test_a_token_is_valid_for_the_minutes_asked_for(run: Run) -> None:
     assert claims == {"sub": "ann", "iat": claims["iat"], "exp": claims["iat"] + 7 * 60}
 
 
-NO_SECRET = (
-    "Cannot start: BETTER_AUTH_SECRET is not set; put the secret of your Better Auth server there\n"
+NOTHING_SET = (
+    "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
+    "put your Better Auth server's URL, or its secret, there\n"
 )
 EMPTY_SECRET = (
     "Cannot start: BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there\n"
@@ -111,8 +112,8 @@ BAD_URL = (
 @pytest.mark.parametrize(
     ("command", "variables", "line"),
     [
-        (["uv", "run", "main.py", "token", "ann"], {}, NO_SECRET),
-        (["uv", "run", "uvicorn", "main:app"], {}, NO_SECRET),
+        (["uv", "run", "main.py", "token", "ann"], {}, NOTHING_SET),
+        (["uv", "run", "uvicorn", "main:app"], {}, NOTHING_SET),
         (["uv", "run", "main.py"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
         (["uv", "run", "uvicorn", "main:app"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
         (
@@ -133,7 +134,7 @@ def test_a_bad_setting_ends_the_start_with_one_line(
 def test_workers_that_cannot_start_are_not_started_again(run: Run) -> None:
     ended = run("uv", "run", "uvicorn", "main:app", "--workers", "2", "--port", "0")
 
-    assert ended.stderr.count(NO_SECRET) == 2
+    assert ended.stderr.count(NOTHING_SET) == 2
     assert "Traceback" not in ended.stderr
 
 

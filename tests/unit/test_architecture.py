@@ -9,7 +9,8 @@ from settings import ROOT
 
 LAYERS = [
     {"settings", "models", "errors"},
-    {"db", "auth"},
+    {"db", "jwks"},
+    {"auth"},
     {"routes.tasks", "routes.health"},
     {"main"},
 ]

@@ -1,15 +1,16 @@
 """What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jose.backends import HMACKey
+from sqlalchemy import make_url
 
 import main
-from auth import verify
+from auth import TokenVerifier
 from settings import Settings
-from tests.actors import SECRET
+from tests.actors import SECRET, settings_for
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     monkeypatch.delenv("BETTER_AUTH_SECRET", raising=False)
+    monkeypatch.delenv("BETTER_AUTH_URL", raising=False)
     return arguments
 
 
@@ -70,7 +72,7 @@ def test_an_env_file_without_the_secret_is_left_alone_and_ends_the_start(
         _run(monkeypatch)
 
     assert ended.value.code == 3
-    assert capsys.readouterr().err.startswith("Cannot start: BETTER_AUTH_SECRET is not set")
+    assert capsys.readouterr().err.startswith("Cannot start: Neither BETTER_AUTH_URL nor ")
     assert (tmp_path / ".env").read_text() == "AUTO_MIGRATE=false\n"
 
 
@@ -82,8 +84,20 @@ def test_a_token_is_printed(
 
     _run(monkeypatch, "token", "ann", "--minutes", "1")
 
-    user = verify(capsys.readouterr().out.strip(), HMACKey(SECRET.get_secret_value(), "HS256"))
-    assert user.id == "ann"
+    verifier = TokenVerifier(settings_for(make_url("sqlite:///unused.db")))
+    assert asyncio.run(verifier.verify(capsys.readouterr().out.strip())).id == "ann"
+
+
+@pytest.mark.usefixtures("served")
+def test_a_token_needs_the_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BETTER_AUTH_URL", "http://localhost:3000")
+
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, "token", "ann")
+
+    assert "token needs BETTER_AUTH_SECRET, which is not set" in capsys.readouterr().err
 
 
 def test_the_app_is_built_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,11 @@ def test_a_database_url_is_taken_as_hosts_hand_it_out(
 
 
 SHOULD_BEGIN = "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path"
+NO_SERVER = "BETTER_AUTH_URL is not a URL; it looks like https://app.example.com"
+NEITHER = (
+    "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
+    "put your Better Auth server's URL, or its secret, there"
+)
 IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password@host/name"
 
 
@@ -79,6 +84,20 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             "-----BEGIN PUBLIC KEY-----\ns3cret\n-----END PUBLIC KEY-----",
             "BETTER_AUTH_SECRET is a PEM key or certificate; it must be a shared secret",
         ),
+        *(
+            ("BETTER_AUTH_URL", url, NO_SERVER)
+            for url in [
+                "",
+                "localhost:3000",
+                "ftp://s3cret",
+                "http://",
+                "http://h:port",
+                "http://h:0",
+                "http://[s3cret",
+                "http://h?s3cret",
+                "http://h#s3cret",
+            ]
+        ),
         (
             "AUTO_MIGRATE",
             "s3cret",
@@ -97,16 +116,41 @@ def test_a_bad_setting_is_named_with_the_reason_and_without_its_value(
     assert explain(raised.value) == line
 
 
-def test_a_missing_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch)
     monkeypatch.delenv("BETTER_AUTH_SECRET")
 
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
 
-    assert explain(raised.value) == (
-        "BETTER_AUTH_SECRET is not set; put the secret of your Better Auth server there"
-    )
+    assert explain(raised.value) == NEITHER
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "origin"),
+    [
+        ("http://localhost:3000", "http://localhost:3000", "http://localhost:3000"),
+        ("https://A.example:443/", "https://A.example:443", "https://a.example"),
+        ("http://a.example:80", "http://a.example:80", "http://a.example"),
+        ("https://a.example/app/", "https://a.example/app", "https://a.example"),
+    ],
+)
+def test_the_auth_servers_origin_is_issuer_and_audience(
+    monkeypatch: pytest.MonkeyPatch, given: str, url: str, origin: str
+) -> None:
+    _environment(monkeypatch, BETTER_AUTH_URL=given)
+
+    settings = Settings(_env_file=None)
+
+    assert (settings.better_auth_url, settings.issuer, settings.audience) == (url, origin, origin)
+
+
+def test_issuer_and_audience_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, BETTER_AUTH_URL="http://a", JWT_ISSUER="i", JWT_AUDIENCE="a")
+
+    settings = Settings(_env_file=None)
+
+    assert (settings.issuer, settings.audience) == ("i", "a")
 
 
 @pytest.mark.parametrize(
