@@ -139,10 +139,10 @@ class KeySet:
 
         """
         asked_at = time.monotonic()
-        while (key := self.known(kid)) is None:
-            if self._fetch is None and not self._may_fetch_for(asked_at):
-                break
-            await asyncio.shield(self._fetch or self._start(asked_at))
+        key = self.known(kid)
+        while key is None and (self._fetch is not None or self._may_fetch_for(asked_at)):
+            await asyncio.shield(self._start(asked_at))
+            key = self._keys.get(kid)
         if not self._answered:
             raise AuthServerUnavailableError
         return key
@@ -159,6 +159,7 @@ class KeySet:
         return True
 
     def _start(self, now: float) -> asyncio.Task[None]:
+        """Start a fetch, unless one is under way."""
         if self._fetch is None:
             self._started_at = now
             self._fetch = asyncio.create_task(self._fetch_and_replace())

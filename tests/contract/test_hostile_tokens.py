@@ -1,0 +1,168 @@
+"""Hostile tokens over HTTP: every one is 401, soon, and the reason is in the log."""
+
+import time
+from collections.abc import Iterator
+from operator import itemgetter
+
+import pytest
+from sqlalchemy import URL, make_url
+from starlette.testclient import TestClient
+
+from main import create_app
+from tests.actors import bearer, settings_for
+from tests.auth_server import AuthServer, SigningKey, auth_server
+from tests.hostile_tokens import GOOD, HS256, of_key_set
+
+ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "ES512", "RS256", "PS256"]
+REFUSAL_LIMIT_SECONDS = 0.05  # of the processor's time
+
+
+@pytest.fixture
+def server() -> Iterator[AuthServer]:
+    with auth_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database() -> URL:
+    """One that no refused request gets to."""
+    return make_url("sqlite:///unused.db")
+
+
+@pytest.fixture
+def client(server: AuthServer, sqlite_url: URL) -> Iterator[TestClient]:
+    """Of an app that takes both kinds of token."""
+    app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def _get(client: TestClient, token: str) -> tuple[int, float]:
+    """Give the status, and the seconds of processor time that it took."""
+    header = f"Bearer {token}".encode("utf-8", "surrogatepass")
+    began = time.process_time()
+    response = client.get("/api/tasks", headers=[(b"Authorization", header)])
+    return response.status_code, time.process_time() - began
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", *ALGORITHMS])
+def test_every_hostile_token_is_401_and_costs_little(
+    client: TestClient, server: AuthServer, algorithm: str
+) -> None:
+    if algorithm == "HS256":
+        good, hostile = GOOD, HS256
+    else:
+        key = SigningKey(algorithm)
+        server.members = [key.member]
+        good = key.token(server.claims())
+        hostile = of_key_set(key, server.claims(), f"{server.url}/canary")
+    assert _get(client, good)[0] == 200
+
+    # Twice, the less counts: a garbage collection may fall into either.
+    answers = {
+        name: min(_get(client, token), _get(client, token), key=itemgetter(1))
+        for name, token in hostile.items()
+    }
+
+    assert {name: status for name, (status, _) in answers.items() if status != 401} == {}
+    slow = {name: cost for name, (_, cost) in answers.items() if cost > REFUSAL_LIMIT_SECONDS}
+    assert slow == {}
+    assert set(server.requested) <= {"/api/auth/jwks"}
+    slowest = max(cost for _, cost in answers.values())
+    print(f"{algorithm}: {len(answers)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
+
+
+def test_a_token_of_each_kind_is_accepted_side_by_side(
+    client: TestClient, server: AuthServer
+) -> None:
+    keys = [SigningKey(algorithm, algorithm) for algorithm in ALGORITHMS]
+    server.members = [key.member for key in keys]
+
+    for token in [GOOD, *(key.token(server.claims()) for key in keys)]:
+        assert _get(client, token)[0] == 200
+
+
+def test_without_keys_and_auth_server_it_is_503(client: TestClient, server: AuthServer) -> None:
+    server.status = 500
+    token = SigningKey("EdDSA").token(server.claims())
+
+    response = client.get(
+        "/api/tasks",
+        headers={"Authorization": f"Bearer {token}", "Origin": "http://localhost:3000"},
+    )
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert response.json() == {
+        "detail": "The auth server is not available; try again",
+        "status_code": 503,
+    }
+    assert client.get("/api/tasks", headers=bearer("ann")).status_code == 200
+
+
+KEY = SigningKey("EdDSA")
+SESSION_TOKEN = (
+    "Refused a token: Two segments: this is Better Auth's session token, not a JWT: "
+    "call /api/auth/token"
+)
+URL_OF_NONE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "line"),
+    [
+        (
+            {},
+            KEY.token({"sub": "ann"}),
+            "Refused a token: Token is signed with EdDSA, but BETTER_AUTH_URL is not set",
+        ),
+        (
+            {"better_auth_secret": None, "better_auth_url": URL_OF_NONE},
+            GOOD,
+            "Refused a token: Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
+        ),
+        (
+            {},
+            "kXv3.Q1w==",
+            SESSION_TOKEN,
+        ),
+        ({}, HS256["claim: expired"], "Refused a token: Token has expired"),
+    ],
+)
+def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
+    database: URL,
+    settings: dict[str, str | None],
+    token: str,
+    line: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = create_app(settings_for(database, **settings))
+
+    response = TestClient(app).get("/api/tasks", headers={"Authorization": f"Bearer {token}"})
+
+    assert response.status_code == 401
+    assert [r.getMessage() for r in caplog.records if r.name == "auth"] == [line]
+    assert token not in caplog.text
+    assert "BETTER_AUTH" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("claims", "line"),
+    [
+        ({"iss": "http://a\n"}, "Token has the iss 'http://a\\n', not {url}: see JWT_ISSUER"),
+        ({"aud": ["x"]}, "Token has the aud ['x'], not {url}: see JWT_AUDIENCE"),
+    ],
+)
+def test_another_origin_is_in_the_log_with_what_to_set(
+    client: TestClient,
+    server: AuthServer,
+    claims: dict[str, object],
+    line: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.members = [KEY.member]
+
+    assert _get(client, KEY.token(server.claims(**claims)))[0] == 401
+    messages = [record.getMessage() for record in caplog.records if record.name == "auth"]
+    assert messages == ["Refused a token: " + line.format(url=server.url)]

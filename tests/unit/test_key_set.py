@@ -1,0 +1,437 @@
+"""The key set: which keys are used, when it is fetched, and what happens when it cannot be."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from jose import jws
+from sqlalchemy import make_url
+
+import auth
+import jwks
+from auth import InvalidTokenError, TokenVerifier
+from errors import AuthServerUnavailableError
+from jwks import KeySet
+from tests.actors import settings_for
+from tests.auth_server import AuthServer, SigningKey, auth_server
+from tests.hostile_tokens import of_key_set
+
+ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "ES512", "RS256", "PS256"]
+KEYS = {algorithm: SigningKey(algorithm) for algorithm in ALGORITHMS}
+ED = KEYS["EdDSA"]
+
+
+@pytest.fixture
+def server() -> Iterator[AuthServer]:
+    """An auth server whose only key is ED."""
+    with auth_server() as server:
+        server.members = [ED.member]
+        yield server
+
+
+@pytest.fixture
+def verifier(server: AuthServer) -> TokenVerifier:
+    return TokenVerifier(settings_for(make_url("sqlite:///unused.db"), better_auth_url=server.url))
+
+
+@pytest.fixture
+def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the key set that is had be too old, and the next ones as well, without a pause."""
+
+    def age() -> None:
+        monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
+        monkeypatch.setattr(jwks, "UNKNOWN_KID_SECONDS", 0)
+        _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # five minutes have passed
+
+    return age
+
+
+def _key_set(verifier: TokenVerifier) -> KeySet:
+    key_set = verifier._key_set  # noqa: SLF001
+    assert key_set is not None
+    return key_set
+
+
+def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerifier) -> None:
+    """Run the scenario, and let a fetch that is still under way come to its end."""
+
+    async def run() -> None:
+        await scenario()
+        await asyncio.gather(*filter(None, [_key_set(verifier)._fetch]))  # noqa: SLF001
+
+    asyncio.run(run())
+
+
+async def _fetched(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
+    """Wait until a fetch that nobody waits for is done."""
+    async with asyncio.timeout(10):
+        while server.fetches < times or _key_set(verifier)._fetch is not None:  # noqa: SLF001, ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_token_of_each_algorithm_is_accepted(
+    server: AuthServer, verifier: TokenVerifier, algorithm: str
+) -> None:
+    server.members = [KEYS[algorithm].member]
+
+    user = asyncio.run(verifier.verify(KEYS[algorithm].token(server.claims(name="Ann"))))
+
+    assert (user.id, user.name) == ("ann", "Ann")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_hostile_tokens_of_each_algorithm_are_refused(
+    server: AuthServer, verifier: TokenVerifier, algorithm: str
+) -> None:
+    server.members = [KEYS[algorithm].member]
+
+    async def accepted() -> list[str]:
+        hostile = of_key_set(KEYS[algorithm], server.claims(), f"{server.url}/canary")
+        names = []
+        for name, token in hostile.items():
+            try:
+                names.append(f"{name}: {await verifier.verify(token)}")
+            except InvalidTokenError:
+                continue
+        return names
+
+    assert asyncio.run(accepted()) == []
+    assert set(server.requested) == {"/api/auth/jwks"}
+
+
+def test_an_audience_may_stand_among_others(server: AuthServer, verifier: TokenVerifier) -> None:
+    token = ED.token(server.claims(aud=["http://other.example", server.url]))
+
+    assert asyncio.run(verifier.verify(token)).id == "ann"
+
+
+def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None:
+    settings = settings_for(
+        make_url("sqlite:///unused.db"),
+        better_auth_url=server.url,
+        jwt_issuer="the issuer",
+        jwt_audience="the audience",
+    )
+    token = ED.token(server.claims(iss="the issuer", aud="the audience"))
+
+    assert asyncio.run(TokenVerifier(settings).verify(token)).id == "ann"
+
+
+UNUSABLE: dict[str, Any] = {
+    "null": None,
+    "text": "key",
+    "number": 1,
+    "empty": {},
+    "no kid": {name: value for name, value in ED.member.items() if name != "kid"},
+    "kid is a number": ED.member | {"kid": 1},
+    "no alg": {name: value for name, value in ED.member.items() if name != "alg"},
+    "alg is a list": ED.member | {"alg": ["EdDSA"]},
+    "alg is HS256": {"kid": "k1", "alg": "HS256", "kty": "oct", "k": "c2VjcmV0"},
+    "alg is not for signatures": KEYS["RS256"].member | {"alg": "RSA-OAEP"},
+    "alg of another kind": ED.member | {"alg": "ES256"},
+    "alg of another curve": KEYS["ES256"].member | {"alg": "ES512"},
+    "another kind": ED.member | {"kty": "EC"},
+    "another curve": ED.member | {"crv": "Ed448"},
+    "for encryption": ED.member | {"use": "enc"},
+    "for signing": ED.member | {"key_ops": ["sign"]},
+    "key_ops is text": ED.member | {"key_ops": "verify"},
+    "key_ops is a number": ED.member | {"key_ops": 1},
+    "no x": {name: value for name, value in ED.member.items() if name != "x"},
+    "x is short": ED.member | {"x": "AAAA"},
+    "x is a number": ED.member | {"x": 1},
+    "not on the curve": KEYS["ES256"].member | {"x": KEYS["ES256"].member["y"]},
+    "1024 bits": SigningKey("RS256", bits=1024).member,
+    "1024 bits, PSS": SigningKey("PS256", bits=1024).member,
+    "exponent of one": KEYS["RS256"].member | {"e": "AQ"},
+}
+
+
+@pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE.items()])
+def test_an_unusable_member_is_stepped_over(
+    server: AuthServer, verifier: TokenVerifier, member: object
+) -> None:
+    good = SigningKey("ES256", "good")
+    server.members = [member, good.member]
+
+    assert asyncio.run(verifier.verify(good.token(server.claims()))).id == "ann"
+    with pytest.raises(InvalidTokenError):
+        asyncio.run(verifier.verify(ED.token(server.claims())))
+
+
+@pytest.mark.parametrize("extra", [{"use": "sig"}, {"key_ops": ["verify"]}, {"d": "c2VjcmV0"}])
+def test_a_member_may_say_that_it_is_for_signatures(
+    server: AuthServer, verifier: TokenVerifier, extra: dict[str, Any]
+) -> None:
+    server.members = [ED.member | extra]
+
+    assert asyncio.run(verifier.verify(ED.token(server.claims()))).id == "ann"
+
+
+def _misbehave(server: AuthServer, how: str) -> None:
+    document = json.dumps({"keys": [ED.member]}).encode()
+    match how:
+        case "error":
+            server.status = 500
+        case "not found":
+            server.status = 404
+        case "redirect":
+            server.status, server.headers = 302, {"Location": f"{server.url}/canary"}
+        case "compressed":
+            server.body, server.headers = gzip.compress(document), {"Content-Encoding": "gzip"}
+        case "large":
+            server.body = document + b" " * jwks.KEY_SET_MAX_BYTES
+        case "deep":
+            server.body = b"[" * 50_000
+        case "slow":
+            server.delay_seconds = 1
+        case "dripping":
+            server.pause_seconds = 0.05
+        case _:
+            server.body = how.encode()
+
+
+MISBEHAVIORS = [
+    "error", "not found", "redirect", "compressed", "large", "deep", "slow", "dripping",
+    "", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", MISBEHAVIORS)
+def test_without_any_key_a_server_that_misbehaves_is_unavailable(
+    server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.2)
+    _misbehave(server, how)
+
+    with pytest.raises(AuthServerUnavailableError):
+        asyncio.run(verifier.verify(ED.token(server.claims())))
+    assert set(server.requested) == {"/api/auth/jwks"}
+
+
+@pytest.mark.parametrize("how", MISBEHAVIORS)
+def test_known_keys_go_on_working_when_the_server_misbehaves(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    how: str,
+    age: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        await verifier.verify(ED.token(server.claims()))
+        _misbehave(server, how)
+        age()
+        for number in range(3):
+            await verifier.verify(ED.token(server.claims(jti=number)))
+            await _fetched(verifier, server, times=number + 2)
+        with pytest.raises(InvalidTokenError, match="key that is not known"):
+            await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
+
+    _run(scenario, verifier)
+
+
+def test_a_set_without_keys_is_an_answer(server: AuthServer, verifier: TokenVerifier) -> None:
+    server.members = []
+
+    with pytest.raises(InvalidTokenError, match="key that is not known"):
+        asyncio.run(verifier.verify(ED.token(server.claims())))
+
+
+def test_an_auth_server_that_comes_is_used(
+    server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        server.status = 503
+        token = ED.token(server.claims())
+        for _ in range(3):
+            with pytest.raises(AuthServerUnavailableError):
+                await verifier.verify(token)
+        assert server.fetches == 1
+
+        server.status = 200
+        monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+        assert (await verifier.verify(token)).id == "ann"
+
+    _run(scenario, verifier)
+
+
+def test_many_who_need_the_set_share_one_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+    server.delay_seconds = 0.2
+
+    async def scenario() -> None:
+        tokens = [ED.token(server.claims(jti=number)) for number in range(50)]
+        users = await asyncio.gather(*map(verifier.verify, tokens))
+        assert [user.id for user in users] == ["ann"] * 50
+
+    _run(scenario, verifier)
+    assert server.fetches == 1
+
+
+def test_one_who_gives_up_does_not_stop_the_fetch(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    server.delay_seconds = 0.2
+
+    async def scenario() -> None:
+        first = asyncio.create_task(verifier.verify(ED.token(server.claims(jti=1))))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(verifier.verify(ED.token(server.claims(jti=2))))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).id == "ann"
+
+    _run(scenario, verifier)
+    assert server.fetches == 1
+
+
+def test_a_thousand_unknown_kids_cause_two_fetches_at_most(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    server.delay_seconds = 0.05
+    strangers = [SigningKey("EdDSA", f"stranger-{number}") for number in range(10)]
+
+    async def scenario() -> None:
+        tokens = [
+            strangers[number % 10].token(server.claims(), kid=f"made-up-{number}")
+            for number in range(1000)
+        ]
+        results = await asyncio.gather(*map(verifier.verify, tokens), return_exceptions=True)
+        assert {type(result) for result in results} == {InvalidTokenError}
+        for number in range(20):
+            with pytest.raises(InvalidTokenError):
+                await verifier.verify(ED.token(server.claims(), kid=f"later-{number}"))
+
+    _run(scenario, verifier)
+    assert server.fetches <= 2
+
+
+def test_a_known_key_does_not_wait_for_a_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+    async def scenario() -> None:
+        await verifier.verify(ED.token(server.claims()))
+        server.delay_seconds = 0.5
+        unknown = asyncio.create_task(verifier.verify(ED.token(server.claims(), kid="k2")))
+        await asyncio.sleep(0.05)
+        for number in range(100):
+            await verifier.verify(ED.token(server.claims(jti=number)))
+        assert not unknown.done()
+        with pytest.raises(InvalidTokenError):
+            await unknown
+
+    _run(scenario, verifier)
+    assert server.fetches == 2
+
+
+def test_after_a_rotation_the_first_token_of_the_new_key_is_accepted(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    rotated = SigningKey("EdDSA", "k2")
+
+    async def scenario() -> None:
+        await verifier.verify(ED.token(server.claims()))
+        server.members = [rotated.member, ED.member]
+        tokens = [rotated.token(server.claims(jti=number)) for number in range(20)]
+        users = await asyncio.gather(*map(verifier.verify, tokens))
+        assert [user.id for user in users] == ["ann"] * 20
+        await verifier.verify(ED.token(server.claims(jti="the old one")))
+
+    _run(scenario, verifier)
+    assert server.fetches == 2
+
+
+def test_a_rotation_during_a_fetch_is_found_by_the_next(
+    server: AuthServer, verifier: TokenVerifier, age: Callable[[], None]
+) -> None:
+    rotated = SigningKey("EdDSA", "k2")
+
+    async def scenario() -> None:
+        await verifier.verify(ED.token(server.claims()))
+        age()
+        await verifier.verify(ED.token(server.claims(jti=1)))
+        await _fetched(verifier, server, times=1)
+        server.body = json.dumps({"keys": [ED.member]}).encode()
+        server.delay_seconds = 0.2
+        await verifier.verify(ED.token(server.claims(jti=2)))
+        waiting = asyncio.create_task(verifier.verify(rotated.token(server.claims())))
+        await asyncio.sleep(0.3)
+        server.body = json.dumps({"keys": [ED.member, rotated.member]}).encode()
+        assert (await waiting).id == "ann"
+
+    _run(scenario, verifier)
+
+
+def test_a_token_is_verified_once(
+    server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = []
+    verify = jws.verify
+
+    def note(*arguments: Any) -> object:  # noqa: ANN401  # passed on as they are
+        verified.append(arguments)
+        return verify(*arguments)
+
+    monkeypatch.setattr("jose.jws.verify", note)
+
+    async def scenario() -> None:
+        token = ED.token(server.claims(exp=time.time() + 1000))
+        for _ in range(5):
+            await verifier.verify(token)
+        assert len(verified) == 1
+
+        monkeypatch.setattr("auth.time.time", lambda: time.monotonic() + 10**10)
+        with pytest.raises(InvalidTokenError, match="expired"):
+            await verifier.verify(token)
+
+    _run(scenario, verifier)
+
+
+def test_the_accepted_tokens_are_bounded(
+    server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "ACCEPTED_TOKENS_MAX", 3)
+
+    async def scenario() -> None:
+        for number in range(10):
+            await verifier.verify(ED.token(server.claims(jti=number)))
+
+    _run(scenario, verifier)
+    assert len(verifier._accepted) == 3  # noqa: SLF001
+
+
+def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
+    server: AuthServer, verifier: TokenVerifier, age: Callable[[], None]
+) -> None:
+    async def scenario() -> None:
+        token = ED.token(server.claims())
+        await verifier.verify(token)
+        server.members = [SigningKey("EdDSA", "k2").member]
+        age()
+        await verifier.verify(token)
+        await _fetched(verifier, server, times=2)
+
+        with pytest.raises(InvalidTokenError, match="key that is not known"):
+            await verifier.verify(token)
+
+    _run(scenario, verifier)
+
+
+def test_an_accepted_token_is_dropped_when_its_kid_names_another_key(
+    server: AuthServer, verifier: TokenVerifier, age: Callable[[], None]
+) -> None:
+    async def scenario() -> None:
+        token = ED.token(server.claims())
+        await verifier.verify(token)
+        server.members = [SigningKey("EdDSA", "k1").member]
+        age()
+        await verifier.verify(token)
+        await _fetched(verifier, server, times=2)
+
+        with pytest.raises(InvalidTokenError, match="signature"):
+            await verifier.verify(token)
+
+    _run(scenario, verifier)
