@@ -1,0 +1,215 @@
+"""What a real Better Auth server issues: access tokens are accepted, its other tokens are not."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from jose import jwt
+from sqlalchemy import URL
+from starlette.testclient import TestClient
+
+from main import create_app
+from tests.actors import SECRET, settings_for
+from tests.e2e.conftest import Server, needs_node
+
+pytestmark = needs_node
+
+KEYS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]
+SCRIPT = Path(__file__).with_name("better_auth.mjs")
+LIMIT_SECONDS = 15
+SESSION_TOKEN = (
+    "Refused a token: Two segments: this is Better Auth's session token, not a JWT: "
+    "call /api/auth/token"
+)
+
+
+Start = Callable[..., Server]
+Serve = Callable[[Server], TestClient]
+
+
+class SignedUp:
+    """A user of a Better Auth server, with the cookies of their session."""
+
+    def __init__(self, server: Server) -> None:
+        self.browser = httpx2.Client(base_url=server.url, headers={"Origin": server.url})
+        person = {"name": "Ann", "email": "ann@example.com", "password": "correct horse"}
+        self.browser.post("/api/auth/sign-up/email", json=person).raise_for_status()
+
+    def token(self) -> str:
+        return str(self.browser.get("/api/auth/token").raise_for_status().json()["token"])
+
+    def sign(self, **payload: object) -> str:
+        """Have the server sign a payload of ours with its own key."""
+        return str(self.browser.post("/sign", json=payload).raise_for_status().json()["token"])
+
+    def cookie(self) -> str:
+        """The session cookie that holds a JWT."""
+        (value,) = [v for name, v in self.browser.cookies.items() if name.endswith("session_data")]
+        return value
+
+
+SignUp = Callable[[Server], SignedUp]
+
+
+@pytest.fixture
+def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """Start Better Auth with the options of these tests; all are stopped in the end."""
+    script = frontend / SCRIPT.name
+    shutil.copy(SCRIPT, script)
+    servers: list[Server] = []
+
+    def start(algorithm: str, **variables: str) -> Server:
+        own = {"JWT_ALG": algorithm, "BETTER_AUTH_SECRET": SECRET.get_secret_value()}
+        server = Server(["node", str(script), "{port}"], frontend, environment | own | variables)
+        servers.append(server)
+        return server.wait("/api/auth/ok")
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def sign_up() -> Iterator[Callable[[Server], SignedUp]]:
+    """Sign a user up at a Better Auth server."""
+    with ExitStack() as browsers:
+
+        def start(server: Server) -> SignedUp:
+            user = SignedUp(server)
+            browsers.callback(user.browser.close)
+            return user
+
+        yield start
+
+
+@pytest.fixture
+def serve(sqlite_url: URL) -> Iterator[Callable[..., TestClient]]:
+    """Start the app beside a Better Auth server."""
+    with ExitStack() as clients:
+
+        def start(server: Server) -> TestClient:
+            app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
+            return clients.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+def _status(client: TestClient, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return client.get("/api/tasks", headers=headers).status_code
+
+
+def _flip(token: str, segment: int) -> str:
+    """Change one bit of a segment, in its middle, where every bit counts."""
+    at = sum(len(part) + 1 for part in token.split(".")[:segment])
+    at += len(token.split(".")[segment]) // 2
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return token[:at] + alphabet[alphabet.index(token[at]) ^ 1] + token[at + 1 :]
+
+
+def _claims(token: str) -> dict[str, Any]:
+    return jwt.get_unverified_claims(token)
+
+
+@pytest.mark.parametrize("algorithm", [*KEYS, "HS256"])
+def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
+    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+) -> None:
+    server = better_auth(algorithm)
+    client, token = serve(server), sign_up(server).token()
+
+    created = client.post(
+        "/api/tasks", json={"title": "x"}, headers={"Authorization": f"Bearer {token}"}
+    )
+
+    assert jwt.get_unverified_header(token)["alg"] == algorithm
+    assert created.status_code == 201
+    assert created.json()["user_id"] == _claims(token)["sub"]
+    assert [_status(client, _flip(token, segment)) for segment in range(3)] == [401, 401, 401]
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_real_token_of_other_claims_or_of_another_key_is_refused(
+    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+) -> None:
+    server = better_auth(algorithm)
+    client, ann = serve(server), sign_up(server)
+    claims = _claims(ann.token())
+    stranger = sign_up(better_auth(algorithm))
+
+    def without(name: str) -> dict[str, Any]:
+        return {other: value for other, value in claims.items() if other != name}
+
+    assert _status(client, ann.sign(**claims)) == 200
+    for token in [
+        ann.sign(**claims | {"aud": "http://other.example"}),
+        ann.sign(**claims | {"iss": "http://other.example"}),
+        ann.sign(**claims | {"exp": int(time.time()) - 1}),
+        ann.sign(**without("sub")),
+        stranger.sign(**claims),
+    ]:
+        assert _status(client, token) == 401
+
+
+def test_a_rotated_key_is_accepted_at_once_and_the_old_one_still(
+    better_auth: Start, serve: Serve, sign_up: SignUp
+) -> None:
+    server = better_auth("EdDSA", ROTATION_SECONDS="2")
+    client, ann = serve(server), sign_up(server)
+    old = ann.token()
+    assert _status(client, old) == 200
+
+    new = old
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while _kid(new) == _kid(old) and time.monotonic() < deadline:
+        new = ann.token()
+
+    assert _kid(new) != _kid(old)
+    assert [_status(client, token) for token in (new, old)] == [200, 200]
+
+
+def test_known_keys_go_on_working_without_the_auth_server(
+    better_auth: Start, serve: Serve, sign_up: SignUp
+) -> None:
+    server = better_auth("EdDSA")
+    client, ann = serve(server), sign_up(server)
+    first, second = ann.token(), ann.sign(**_claims(ann.token()) | {"jti": "2"})
+    assert _status(client, first) == 200
+
+    server.stop()
+
+    assert [_status(client, token) for token in (first, second)] == [200, 200]
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "HS256"])
+def test_session_cookies_and_mail_tokens_are_refused(
+    better_auth: Start,
+    serve: Serve,
+    sign_up: SignUp,
+    algorithm: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = better_auth(algorithm)
+    client, ann = serve(server), sign_up(server)
+    (mailed,) = httpx2.get(f"{server.url}/sent").json()
+    (session,) = [v for name, v in ann.browser.cookies.items() if name.endswith("session_token")]
+    cookie = ann.cookie()
+
+    assert [_status(client, token) for token in (cookie, mailed, session)] == [401, 401, 401]
+    assert [r.getMessage() for r in caplog.records if r.name == "auth"] == [
+        {
+            "EdDSA": "Refused a token: Token is Better Auth's session cookie, not an access token",
+            "HS256": "Refused a token: Token has no sub of 1 to 255 characters",
+        }[algorithm],
+        "Refused a token: Token has no sub of 1 to 255 characters",
+        SESSION_TOKEN,
+    ]
+
+
+def _kid(token: str) -> str:
+    return str(jwt.get_unverified_header(token)["kid"])
