@@ -1,6 +1,5 @@
 """The engine, its schema, and the session that each request gets."""
 
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DatabaseError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
@@ -32,8 +31,6 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 3
 UNTESTED_IDLE_SECONDS = 1
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
-
-logger = logging.getLogger(__name__)
 
 
 class Database:
@@ -71,7 +68,7 @@ class Database:
             self.schema_is_current = True
         except OperationalError:
             raise
-        except (CommandError, DatabaseError) as error:
+        except (CommandError, DBAPIError) as error:
             # An unknown revision, a missing privilege, a file that is no database.
             raise SchemaNotCurrentError(cause_of(error)) from error
         finally:

@@ -73,9 +73,9 @@ class _Connection(socketserver.BaseRequestHandler):
             kind = b""  # the startup message, the first, has no type byte
             while length := client.read(4):
                 message = client.read(struct.unpack("!i", length)[0] - 4)
-                upstream.sendall(kind + length + message)
                 if kind == b"Q":
                     self.server.statements.append(message.rstrip(b"\0").decode())
+                upstream.sendall(kind + length + message)
                 kind = client.read(1)
 
 
