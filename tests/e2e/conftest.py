@@ -1,5 +1,6 @@
 """Real processes, each on a port that the system chose, and each ended by its own pid."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -18,12 +19,27 @@ from settings import ROOT, Settings
 START_LIMIT_SECONDS = 30
 STOP_LIMIT_SECONDS = 15
 
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+needs_node = pytest.mark.skipif(
+    not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
+)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
 
 class Server:
     """`main.py` or another command that serves the app, and what it logs."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        port: int | None = None,
+    ) -> None:
+        self.port = port or free_port()
         self.log = folder / f"{self.port}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -103,8 +119,8 @@ def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...,
     """Start a server in the checkout; all are stopped in the end."""
     servers: list[Server] = []
 
-    def start_one(*command: str, **variables: str) -> Server:
-        servers.append(Server(list(command), checkout, environment | variables))
+    def start_one(*command: str, port: int | None = None, **variables: str) -> Server:
+        servers.append(Server(list(command), checkout, environment | variables, port))
         return servers[-1]
 
     yield start_one
@@ -130,3 +146,21 @@ def run(
         )
 
     return run_one
+
+
+@pytest.fixture(scope="session")
+def frontend(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A copy of examples/frontend, built once for all workers of a run."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "todo-frontend"
+    folder = root / "examples" / "frontend"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "dist").exists():  # pragma: no branch  # another worker may have built it
+            for name in ("examples/frontend", "docs/contracts"):
+                made = shutil.ignore_patterns("node_modules", "dist", "contract.d.ts")
+                shutil.copytree(ROOT / name, root / name, ignore=made, dirs_exist_ok=True)
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+            subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
+    return folder
