@@ -170,6 +170,12 @@ def test_origins_are_a_list_with_commas(
     assert Settings(_env_file=None).cors_origins == used
 
 
+def test_without_an_auth_server_there_is_no_issuer_and_no_audience() -> None:
+    settings = settings_for(SQLITE)
+
+    assert (settings.issuer, settings.audience) == (None, None)
+
+
 def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
     settings = settings_for(make_url("postgresql://u:s3cret@h/d"), better_auth_secret="s3cret" * 9)
 
