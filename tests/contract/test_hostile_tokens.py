@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from operator import itemgetter
 
 import pytest
 from sqlalchemy import URL, make_url
@@ -58,10 +57,12 @@ def test_every_hostile_token_is_401_and_costs_little(
         hostile = of_key_set(key, server.claims(), f"{server.url}/canary")
     assert _get(client, good)[0] == 200
 
-    # Twice, the less counts: a garbage collection may fall into either.
-    answers = {
-        name: min(_get(client, token), _get(client, token), key=itemgetter(1))
-        for name, token in hostile.items()
+    answers = {name: _get(client, token) for name, token in hostile.items()}
+    # Where it took long, once more: a garbage collection may have fallen into it.
+    answers |= {
+        name: _get(client, hostile[name])
+        for name, (_, cost) in answers.items()
+        if cost > REFUSAL_LIMIT_SECONDS
     }
 
     assert {name: status for name, (status, _) in answers.items() if status != 401} == {}

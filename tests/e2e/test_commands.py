@@ -1,7 +1,5 @@
 """The commands of the README, as processes."""
 
-import base64
-import json
 import signal
 import socket
 import stat
@@ -39,8 +37,7 @@ SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal
         ("uv run main.py --port {port}", SIGNALED),
         ("uv run main.py --port {port} --workers 2", 0),
         ("uv run main.py --port {port} --reload", 0),
-        ("uv run uvicorn main:app --port {port} --workers 2", 0),
-        ("uv run python -m uvicorn main:app --port {port} --reload", 0),
+        ("uv run python -m uvicorn main:app --port {port} --workers 2", 0),
     ],
 )
 def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -> None:
@@ -49,20 +46,6 @@ def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -
     assert _create(server) == 201
     assert server.stop() == exit_code
     assert "Traceback" not in server.log.read_text()
-
-
-def test_fastapi_finds_the_app(run: Run) -> None:
-    found = run(
-        "python",
-        "-c",
-        "import tomllib, importlib\n"
-        "entrypoint = tomllib.load(open('pyproject.toml', 'rb'))['tool']['fastapi']['entrypoint']\n"
-        "module, name = entrypoint.split(':')\n"
-        "print(type(getattr(importlib.import_module(module), name)).__name__)",
-        BETTER_AUTH_SECRET=SECRET_TEXT,
-    )
-
-    assert found.stdout == "FastAPI\n"
 
 
 def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
@@ -87,15 +70,6 @@ def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
     assert httpx2.get(f"{again.url}/api/tasks", headers=headers).status_code == 200
 
 
-def test_a_token_is_valid_for_the_minutes_asked_for(run: Run) -> None:
-    printed = run(
-        "uv", "run", "main.py", "token", "ann", "--minutes", "7", BETTER_AUTH_SECRET=SECRET_TEXT
-    ).stdout
-    claims = json.loads(base64.urlsafe_b64decode(printed.split(".")[1] + "=="))
-
-    assert claims == {"sub": "ann", "iat": claims["iat"], "exp": claims["iat"] + 7 * 60}
-
-
 NOTHING_SET = (
     "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
     "put your Better Auth server's URL, or its secret, there\n"
@@ -115,7 +89,6 @@ BAD_URL = (
         (["uv", "run", "main.py", "token", "ann"], {}, NOTHING_SET),
         (["uv", "run", "uvicorn", "main:app"], {}, NOTHING_SET),
         (["uv", "run", "main.py"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
-        (["uv", "run", "uvicorn", "main:app"], {"BETTER_AUTH_SECRET": ""}, EMPTY_SECRET),
         (
             ["uv", "run", "main.py"],
             {"BETTER_AUTH_SECRET": SECRET_TEXT, "DATABASE_URL": "mysql://u:s3cret@h/d"},
@@ -165,19 +138,6 @@ def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
     assert line.startswith("Answering 503 until this is mended: connection to server at")
     assert "Traceback" not in server.log.read_text()
     assert "s3cret" not in server.log.read_text()
-
-
-def test_a_short_secret_is_warned_of(start: Start) -> None:
-    server = start("uv", "run", "main.py", "--port", "{port}", BETTER_AUTH_SECRET="short").wait()
-
-    assert "BETTER_AUTH_SECRET is shorter than 32 bytes" in server.log.read_text()
-
-
-def test_help_is_printed(run: Run) -> None:
-    helped = run("uv", "run", "main.py", "--help")
-
-    assert helped.returncode == 0
-    assert helped.stdout.startswith("usage: main.py")
 
 
 def test_six_processes_start_at_once_on_one_fresh_database(

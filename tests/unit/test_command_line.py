@@ -1,15 +1,17 @@
 """What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
 
 import asyncio
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jose import jwt
 from sqlalchemy import make_url
 
 import main
 from auth import TokenVerifier
-from settings import Settings
+from settings import ROOT, Settings
 from tests.actors import SECRET, settings_for
 
 
@@ -77,15 +79,40 @@ def test_an_env_file_without_the_secret_is_left_alone_and_ends_the_start(
 
 
 @pytest.mark.usefixtures("served")
-def test_a_token_is_printed(
+def test_a_token_is_printed_that_is_valid_for_the_minutes_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET.get_secret_value())
 
-    _run(monkeypatch, "token", "ann", "--minutes", "1")
+    _run(monkeypatch, "token", "ann", "--minutes", "7")
 
+    token = capsys.readouterr().out.strip()
     verifier = TokenVerifier(settings_for(make_url("sqlite:///unused.db")))
-    assert asyncio.run(verifier.verify(capsys.readouterr().out.strip())).id == "ann"
+    assert asyncio.run(verifier.verify(token)).id == "ann"
+    claims = jwt.get_unverified_claims(token)
+    assert claims == {"sub": "ann", "iat": claims["iat"], "exp": claims["iat"] + 7 * 60}
+
+
+def test_help_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(monkeypatch, "--help")
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: main.py")
+
+
+def test_a_short_secret_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    main.create_app(settings_for(make_url("sqlite:///unused.db"), better_auth_secret="short"))
+
+    assert caplog.messages == ["BETTER_AUTH_SECRET is shorter than 32 bytes"]
+
+
+def test_the_command_fastapi_finds_the_app() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert pyproject["tool"]["fastapi"]["entrypoint"] == "main:app"
 
 
 @pytest.mark.usefixtures("served")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
@@ -57,6 +57,7 @@ def test_a_bad_token_is_refused(token: str) -> None:
         _verify(token)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.text(max_size=40)
     | st.binary(max_size=40).map(b64)
@@ -75,6 +76,7 @@ _json = st.recursive(
 _names = st.sampled_from(["sub", "exp", "nbf", "iat", "alg", "crit", "typ", "email", "name"])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_names, _json), st.dictionaries(_names, _json))
 def test_a_signed_token_of_any_content_is_accepted_or_refused(
     claims: dict[str, Any], header: dict[str, Any]
