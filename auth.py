@@ -71,13 +71,14 @@ class TokenVerifier:
     """Tells whose a token is, with the secret, with the auth server's key set, or with both."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._url = settings.better_auth_url
+        self._issuer, self._audience = settings.issuer, settings.audience
         self._secret: Key | None = None
         self._key_set: KeySet | None = None
         if settings.better_auth_secret is not None:
             self._secret = HMACKey(settings.better_auth_secret.get_secret_value(), "HS256")
-        if settings.better_auth_url is not None:
-            self._key_set = KeySet(f"{settings.better_auth_url}/api/auth/jwks")
+        if self._url is not None:
+            self._key_set = KeySet(f"{self._url}/api/auth/jwks")
         self._accepted: OrderedDict[bytes, _Accepted] = OrderedDict()
 
     async def verify(self, token: str) -> User:
@@ -143,7 +144,7 @@ class TokenVerifier:
         if key is None:
             raise InvalidTokenError(
                 "Token is signed with a key that is not known",
-                f"Token has a kid that is not in the key set of {self._settings.better_auth_url}",
+                f"Token has a kid that is not in the key set of {self._url}",
             )
         # RFC 8725, 3.1: the algorithm is the key's, never the token's to choose.
         if key.algorithm != algorithm:
@@ -152,17 +153,17 @@ class TokenVerifier:
 
     def _check_origin(self, claims: Mapping[str, Any]) -> None:
         """Check `iss` and `aud` (RFC 7519, 4.1.1 and 4.1.3; RFC 8725, 3.8 and 3.9)."""
-        issuer, audience = self._settings.issuer, self._settings.audience
-        if claims.get("iss") != issuer:
+        issuer = claims.get("iss")
+        if issuer != self._issuer:
             raise InvalidTokenError(
                 "Token is from another issuer",
-                f"Token has the iss {_shown(claims.get('iss'))}, not {issuer}: see JWT_ISSUER",
+                f"Token has the iss {_shown(issuer)}, not {self._issuer}: see JWT_ISSUER",
             )
         audiences = claims.get("aud")
-        if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        if self._audience not in (audiences if isinstance(audiences, list) else [audiences]):
             raise InvalidTokenError(
                 "Token is for another audience",
-                f"Token has the aud {_shown(audiences)}, not {audience}: see JWT_AUDIENCE",
+                f"Token has the aud {_shown(audiences)}, not {self._audience}: see JWT_AUDIENCE",
             )
 
 

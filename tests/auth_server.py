@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 
 LATER = 4_102_444_800  # 2100-01-01
 PATH = "/api/auth/jwks"
+ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "ES512", "RS256", "PS256"]
 
 
 def b64(raw: bytes) -> str:

@@ -129,7 +129,7 @@ def standing_app(
         url = make_url(f"sqlite:///{tmp_path_factory.mktemp('standing') / 'todo.db'}")
     else:
         url = request.getfixturevalue("new_postgres")("template1")
-    return create_app(settings_for(_migrated(url)))
+    return create_app(settings_for(url))
 
 
 @pytest.fixture

@@ -47,6 +47,15 @@ def hs256(
     return jws(header, claims, lambda signed: hmac.digest(secret, signed, hash_))
 
 
+def flip(token: str, number: int, at: int, bit: int) -> str:
+    """Change one bit of what a segment encodes."""
+    segments = token.split(".")
+    raw = bytearray(base64.urlsafe_b64decode(segments[number] + "=="))
+    raw[at % len(raw)] ^= 1 << bit
+    segments[number] = b64(bytes(raw))
+    return ".".join(segments)
+
+
 GOOD = hs256(CLAIMS)
 
 SHAPES = {
@@ -129,11 +138,7 @@ SIGNATURES = {
     "truncated": GOOD[:-2],
     "of another token": f"{GOOD.rpartition('.')[0]}.{hs256({}).rpartition('.')[2]}",
     **{
-        f"bit {bit} of segment {number} flipped": ".".join(
-            b64(bytes([raw[0] ^ 1 << bit]) + raw[1:]) if index == number else segment
-            for index, segment in enumerate(GOOD.split("."))
-            for raw in [base64.urlsafe_b64decode(segment + "==")]
-        )
+        f"bit {bit} of segment {number} flipped": flip(GOOD, number, 0, bit)
         for number in range(3)
         for bit in range(8)
     },
@@ -217,7 +222,7 @@ def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str
         "critical": key.token(claims, crit=["exp"]),
     }
     flipped = {
-        f"bit {bit} of byte {at} of segment {number} flipped": _flip(good, number, at, bit)
+        f"bit {bit} of byte {at} of segment {number} flipped": flip(good, number, at, bit)
         for number in range(3)
         for at, bit in ((0, 0), (9, 3), (20, 7), (30, 5))
     }
@@ -249,11 +254,3 @@ def public_key_texts(key: SigningKey) -> dict[str, bytes]:
         "parameter": str(key.member.get("x") or key.member["n"]).encode(),
         "empty": b"",
     }
-
-
-def _flip(token: str, number: int, at: int, bit: int) -> str:
-    segments = token.split(".")
-    raw = bytearray(base64.urlsafe_b64decode(segments[number] + "=="))
-    raw[at % len(raw)] ^= 1 << bit
-    segments[number] = b64(bytes(raw))
-    return ".".join(segments)
