@@ -42,9 +42,12 @@ logger = logging.getLogger(__name__)
 
 UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
 FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
-BAD_BODY = documented(
+TOO_LARGE = documented(
+    413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
+)
+BAD_BODY = TOO_LARGE | documented(
     400, "The body is not JSON in UTF-8", "There was an error parsing the body"
-) | documented(413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes")
+)
 
 
 class InvalidTokenError(Exception):
@@ -309,29 +312,34 @@ class GuardedRoute(APIRoute):
     FastAPI itself reads and parses the whole body before any dependency runs.
     """
 
+    body_max_bytes = BODY_MAX_BYTES
+
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        may_have_body = not {"GET", "DELETE"}.issuperset(self.methods or ())
 
         async def handle_guarded(request: Request) -> Response:
             request.state.user = await authenticate(request)
-            return await handle(Request(request.scope, _bounded(request)))
+            if may_have_body:
+                request = Request(request.scope, _bounded(request, self.body_max_bytes))
+            return await handle(request)
 
         return handle_guarded
 
 
-def _bounded(request: Request) -> Receive:
-    """Receive the body up to BODY_MAX_BYTES, whether or not its length was announced."""
+def _bounded(request: Request, max_bytes: int) -> Receive:
+    """Receive the body up to so many bytes, whether or not its length was announced."""
     received_bytes = 0
 
     async def receive() -> Message:
         nonlocal received_bytes
-        if _announced_bytes(request) > BODY_MAX_BYTES:
-            raise _too_large()
+        if _announced_bytes(request) > max_bytes:
+            raise _too_large(max_bytes)
         message = await request.receive()
         received_bytes += len(message.get("body", b""))
-        if received_bytes > BODY_MAX_BYTES:
-            raise _too_large()
+        if received_bytes > max_bytes:
+            raise _too_large(max_bytes)
         return message
 
     return receive
@@ -344,9 +352,9 @@ def _announced_bytes(request: Request) -> int:
         return 0  # what arrives is counted all the same
 
 
-def _too_large() -> HTTPException:
+def _too_large(max_bytes: int) -> HTTPException:
     return HTTPException(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {BODY_MAX_BYTES} bytes"
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes"
     )
 
 

@@ -1,10 +1,10 @@
-"""The engine, its schema, and the session that each request gets."""
+"""The engine, its schema, and the statements that each request executes."""
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from alembic import command
 from alembic.config import Config
@@ -13,11 +13,19 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Executable,
+    Row,
+    UpdateBase,
+    create_engine,
+    event,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import Session
 
 from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
@@ -86,6 +94,21 @@ class Database:
         with self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
+    def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
+        """Execute a statement, which is its own transaction, for the one row it may give."""
+        with self.engine.connect() as connection:
+            return connection.execute(statement, parameters).one_or_none()
+
+    def all(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
+        """Execute a statement, which is its own transaction, for all its rows."""
+        with self.engine.connect() as connection:
+            return connection.execute(statement, parameters).all()
+
+    def count(self, statement: UpdateBase, **parameters: object) -> int:
+        """Execute a statement, which is its own transaction, and tell how many rows it changed."""
+        with self.engine.connect() as connection:
+            return connection.execute(statement, parameters).rowcount
+
 
 def make_engine(url: URL) -> Engine:
     """Make an engine whose every statement is its own transaction; it connects on first use."""
@@ -147,31 +170,32 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
     The lock ends with the transaction, so that it works through a pooler in transaction mode.
     """
     if engine.dialect.name == "sqlite":
-        isolation_level, lock = "SERIALIZABLE", "BEGIN IMMEDIATE"
+        lock = "BEGIN IMMEDIATE"
     else:
-        # At this level what follows the lock sees what its former holder committed.
-        isolation_level = "READ COMMITTED"
         lock = (
             f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
             f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
         )
-    with engine.execution_options(isolation_level=isolation_level).begin() as connection:
+    with transaction(engine) as connection:
         connection.exec_driver_sql(lock)
         yield connection
 
 
-async def get_session(request: Request) -> AsyncIterator[Session]:
-    """Give a session whose statements are each their own transaction.
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Give a connection on which all is kept that is executed or, after an exception, nothing."""
+    # On PostgreSQL what follows a lock must see what its former holder committed.
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    with engine.execution_options(isolation_level=level).begin() as connection:
+        yield connection
 
-    Opening it does no I/O, and closing it only returns the connection, so neither needs a thread.
-    """
+
+async def get_database(request: Request) -> Database:
+    """Give the database, with the schema that the statements need."""
     database: Database = request.app.state.database
     if not database.schema_is_current:
         await run_in_threadpool(database.require_current_schema)
-    with Session(database.engine) as session:
-        yield session
+    return database
 
 
-# Ends before the answer is sent, so that a slow reader holds no connection. A request that finds
-# no connection free waits here, where it occupies no thread.
-SessionDep = Annotated[Session, Depends(get_session, scope="function", max_concurrency=POOL_SIZE)]
+DatabaseDep = Annotated[Database, Depends(get_database)]

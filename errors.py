@@ -110,6 +110,11 @@ def _methods_of(request: Request) -> set[str]:
     }
 
 
+def invalid(where: str, *field: str, message: str) -> RequestValidationError:
+    """Make the error of a field that the framework has found nothing wrong with."""
+    return RequestValidationError([{"type": "value_error", "loc": (where, *field), "msg": message}])
+
+
 async def _answer_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     # From `loc` and `msg` alone: `input` is the caller's, of any size, and may not be JSON.
     errors = [
@@ -122,11 +127,8 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
 
 def _field_of(loc: Sequence[int | str]) -> str:
     """`("body", "title")` is the field `title`; `("body",)` and `("body", 17)` are the body."""
-    match loc:
-        case [_, str() as name, *_]:
-            return name
-        case _:
-            return str(loc[0])
+    names = [name for name in loc[1:] if isinstance(name, str)]
+    return ", ".join(names) or str(loc[0])
 
 
 def _message_of(problem: Mapping[str, Any]) -> str:

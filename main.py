@@ -25,7 +25,7 @@ from starlette.responses import Response
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database
 from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
-from routes import health, tasks
+from routes import health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, explain
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
@@ -90,17 +90,22 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         swagger_ui_parameters={"persistAuthorization": True},
     )
+    app.state.settings = settings
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
     app.state.verifier = TokenVerifier(settings)
-    app.include_router(tasks.router, prefix="/api/tasks", tags=["tasks"])
-    app.include_router(
-        tasks.router,
-        prefix="/api/{user_id}/tasks",
-        tags=["tasks, by user"],
-        dependencies=[OwnPath],
-        responses=FOREIGN_PATH,
-        generate_unique_id_function=_id_with_user,
-    )
+    # What has a name under /api/tasks comes before what has an id there.
+    for router in (transfers.router, tasks.router):
+        app.include_router(router, prefix="/api/tasks", tags=["tasks"])
+    for router in (transfers.router, tasks.router):
+        app.include_router(
+            router,
+            prefix="/api/{user_id}/tasks",
+            tags=["tasks, by user"],
+            dependencies=[OwnPath],
+            responses=FOREIGN_PATH,
+            generate_unique_id_function=_id_with_user,
+        )
+    app.include_router(users.router, tags=["you"])
     app.include_router(health.router)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
     # must be able to read a 500 as well.
@@ -108,9 +113,16 @@ def create_app(settings: Settings) -> FastAPI:
         app.build_middleware_stack(),
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-        allow_headers=("Authorization", "Content-Type"),
+        allow_headers=(
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "If-None-Match",
+        ),
         expose_headers=(
             "ETag",
+            "Idempotent-Replayed",
             "Link",
             "Location",
             "Retry-After",

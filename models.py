@@ -1,9 +1,11 @@
-"""The task: its table, what comes in, what goes out, and the bounds of both."""
+"""The task: its table, whose it is, what comes in, what goes out, and the bounds of both."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +17,18 @@ from pydantic import (
     with_config,
 )
 from pydantic import Field as Documented
-from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, String
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    Index,
+    Integer,
+    String,
+    Text,
+    and_,
+    bindparam,
+    text,
+)
 from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
 
@@ -23,9 +36,8 @@ TITLE_MAX_CHARS = 200
 DESCRIPTION_MAX_CHARS = 2000
 # PostgreSQL refuses an index row over 2,704 bytes, and every index begins with the user id.
 USER_ID_MAX_CHARS = 255
+IDEMPOTENCY_KEY_MAX_CHARS = 255
 BIGINT_MAX = 2**63 - 1
-LIMIT_MAX = 100
-LIMIT_DEFAULT = 50
 
 
 class TaskStatus(StrEnum):
@@ -58,12 +70,32 @@ def _refuse_other_spellings(value: object) -> object:
     return value
 
 
-class Task(SQLModel, table=True):
-    """A row. What reads or writes one names its owner: see owned_by in routes.tasks."""
+def folded(words: str) -> str:
+    """Take away what a search does not mind: the case of all letters, and how accents are encoded.
 
-    # Newest first within a user, which is the order of the list.
+    Neither database can, whatever its locale. Unicode 3.13, D145: canonical caseless matching.
+    """
+    return normalize("NFC", normalize("NFD", words).casefold())
+
+
+# In code point order, so that both databases sort alike, and PostgreSQL whatever its locale.
+FOLDED = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+class Task(SQLModel, table=True):
+    """A row. What reads or writes one names its owner: see owned."""
+
     __table_args__ = (
-        Index("ix_task_user_id_id", "user_id", "id"),
+        # The default order of the list, within a user.
+        Index("ix_task_user_id_created_at_id", "user_id", "created_at", "id"),
+        Index(
+            "uq_task_user_id_idempotency_key",
+            "user_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+        ),
         CheckConstraint("status IN ('pending', 'in_progress', 'completed')", name="ck_task_status"),
         # Without AUTOINCREMENT, SQLite gives the id of the last task out again once it is deleted.
         {"sqlite_autoincrement": True},
@@ -82,22 +114,33 @@ class Task(SQLModel, table=True):
     status: TaskStatus = Field(sa_type=String(16))
     created_at: datetime
     updated_at: datetime
+    version: int = Field(sa_type=BigInteger)  # counts the changes; the ETag
+    title_folded: str = Field(sa_type=FOLDED)  # what a search looks at, and the order by title
+    description_folded: str | None = Field(sa_type=FOLDED)
+    idempotency_key: str | None = Field(max_length=IDEMPOTENCY_KEY_MAX_CHARS)
+    idempotency_digest: str | None = Field(max_length=64)  # of the body that came with the key
+    replayed: bool  # the key has come again
 
 
 TASKS = SQLModel.metadata.tables["task"]
 
+
+def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Limit a statement to one user's tasks: the `owner` without whom it cannot be executed."""
+    return and_(TASKS.c.user_id == bindparam("owner"), *more)
+
+
 Digits = BeforeValidator(_refuse_other_spellings)
+Storable = AfterValidator(_refuse_unstorable)
 
 # Pydantic trims what Unicode calls White_Space before it counts code points.
 Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_MAX_CHARS),
-    AfterValidator(_refuse_unstorable),
+    Storable,
     Documented(description="Trimmed of white space."),
 ]
-Description = Annotated[
-    str, StringConstraints(max_length=DESCRIPTION_MAX_CHARS), AfterValidator(_refuse_unstorable)
-]
+Description = Annotated[str, StringConstraints(max_length=DESCRIPTION_MAX_CHARS), Storable]
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -122,6 +165,20 @@ class TaskUpdate(TypedDict, total=False):
     title: Title
     description: Description | None
     status: TaskStatus
+
+
+def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the columns that these fields of a task are kept in."""
+    columns = dict(fields)
+    for name in ("title", "description"):
+        if name in fields:
+            columns[f"{name}_folded"] = None if fields[name] is None else folded(fields[name])
+    return columns
+
+
+def new_columns(task: TaskCreate, now: datetime) -> dict[str, Any]:
+    """Give the columns of a new task, but for whose it is and the key it came with."""
+    return columns_of(task.model_dump()) | {"created_at": now, "updated_at": now, "version": 1}
 
 
 class TaskPublic(BaseModel):

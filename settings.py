@@ -8,7 +8,14 @@ from jose.backends import HMACKey
 from jose.exceptions import JWKError
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -107,6 +114,7 @@ class Settings(DatabaseSettings):
         "http://localhost:3000",
     )
     auto_migrate: bool = True
+    tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:

@@ -1,22 +1,39 @@
 """The tasks of the caller. Every statement names their owner; what is not theirs is not there."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, HTTPException, Path, Query, Request, Response
-from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, and_, case, delete, insert, or_, update
-from sqlmodel import Session
-from sqlmodel.sql.expression import Select
+from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request, Response
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, model_validator
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Update,
+    UpdateBase,
+    bindparam,
+    case,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
+
+# SQLite writes ON CONFLICT as PostgreSQL does, and takes its construct.
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from auth import BAD_BODY, UNAUTHORIZED, CurrentUser, GuardedRoute
-from db import SessionDep
-from errors import INVALID, UNAVAILABLE, Responses, documented
+from db import Database, DatabaseDep
+from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
 from models import (
     BIGINT_MAX,
-    LIMIT_DEFAULT,
-    LIMIT_MAX,
+    IDEMPOTENCY_KEY_MAX_CHARS,
     TASKS,
     Digits,
     TaskCreate,
@@ -24,122 +41,375 @@ from models import (
     TaskStatus,
     TaskUpdate,
     User,
+    columns_of,
+    new_columns,
+    owned,
+)
+from routes.paging import TASK_COLUMNS, Page, PageQuery
+from routes.preconditions import (
+    DOCUMENTED,
+    PRECONDITION_FAILED,
+    conditions,
+    etag,
+    is_current,
 )
 
-# SQLModel's select() is typed for models and for up to four columns; these are all of a table's.
-ALL_COLUMNS: Select[*tuple[Any, ...]] = Select(*TASKS.c)
+IDS_MAX = 500
+
 TASK_LIST = TypeAdapter(list[TaskPublic])
 
-TaskId = Annotated[int, Path(ge=1, le=BIGINT_MAX, examples=[1]), Digits]
+TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX), Digits]
+TaskIdPath = Annotated[TaskId, Path(examples=[1])]
+IdempotencyKey = Annotated[
+    str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=IDEMPOTENCY_KEY_MAX_CHARS)
+]
+IdempotencyKeyHeader = Annotated[
+    IdempotencyKey | None,
+    Header(description="Sent again with the same body, it gives the same task, and no second one."),
+]
 
-NOT_FOUND = documented(404, "The caller has no such task", "Task not found")
+
+class Selection(BaseModel):
+    """The tasks that one request changes or deletes together."""
+
+    status: list[TaskStatus] = Field([], description="Those with this status; repeatable.")
+    id: list[TaskId] = Field([], description="Those with this id; repeatable.", max_length=IDS_MAX)
+
+    @model_validator(mode="after")
+    def _require_a_filter(self) -> "Selection":
+        if not self.status and not self.id:
+            raise ValueError("say which tasks: by status, by id, or by both")
+        return self
+
+    def clauses(self) -> Sequence[ColumnElement[bool]]:
+        """Limit a statement to these."""
+        by_status = [TASKS.c.status.in_(self.status)] if self.status else []
+        by_id = [TASKS.c.id.in_(self.id)] if self.id else []
+        return by_status + by_id
+
+
+SelectionQuery = Annotated[Selection, Query()]
+
+
+class Updated(BaseModel):
+    """How many tasks there were to change."""
+
+    updated: int
+
+
+class Deleted(BaseModel):
+    """How many tasks were deleted."""
+
+    deleted: int
+
+
+def _header(description: str) -> dict[str, object]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+ETAG = _header("The version, for If-Match and If-None-Match.")
+TASK: Responses = {200: {"headers": {"ETag": ETAG}}}
+NOT_MODIFIED: Responses = {304: {"description": "It is the version of If-None-Match"}}
 CREATED: Responses = {
-    201: {"headers": {"Location": {"description": "The task's path", "schema": {"type": "string"}}}}
+    200: {
+        "description": "Idempotency-Key was sent before: the task that it made, as it is now",
+        "model": TaskPublic,
+        "headers": {"Idempotent-Replayed": _header("true"), "ETag": ETAG},
+    },
+    201: {"headers": {"Location": _header("The task's path"), "ETag": ETAG}},
 }
+LISTED: Responses = {
+    200: {
+        "headers": {
+            "X-Total-Count": _header("How many tasks match, on all pages."),
+            "Link": _header("RFC 8288: the `next` page, `prev` and `first`, where they exist."),
+        }
+    }
+}
+NOT_FOUND = documented(404, "The caller has no such task", "Task not found")
+FULL = documented(
+    409,
+    "The caller has as many tasks as TASKS_PER_USER allows",
+    "No more than 10000 tasks are allowed; delete some first",
+)
+CHANGED = TASK | NOT_FOUND | PRECONDITION_FAILED
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
 
 
-def owned_by(user: User, *more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Limit a statement to the user's tasks; all that read or change a task are limited by it."""
-    return and_(TASKS.c.user_id == user.id, *more)
-
-
 @router.post(
-    "", status_code=HTTPStatus.CREATED, response_model=TaskPublic, responses=CREATED | BAD_BODY
+    "",
+    status_code=HTTPStatus.CREATED,
+    response_model=TaskPublic,
+    responses=CREATED | BAD_BODY | FULL,
 )
 def create_task(
-    task: TaskCreate, request: Request, user: CurrentUser, session: SessionDep
+    task: TaskCreate,
+    request: Request,
+    user: CurrentUser,
+    database: DatabaseDep,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Create a task. It is `pending` unless you say otherwise."""
-    now = datetime.now(UTC)
-    values = {**task.model_dump(), "user_id": user.id, "created_at": now, "updated_at": now}
-    created = _found(session.exec(insert(TASKS).values(values).returning(*TASKS.c)).one())
-    location = f"{request.url.path}/{created.id}"
-    return _answer(created, HTTPStatus.CREATED, headers={"Location": location})
+    limit: int = request.app.state.settings.tasks_per_user
+    row = _create(task, idempotency_key, user, database, limit)
+    location = {"Location": f"{request.url.path}/{row.id}"}
+    if row.replayed:
+        return _answer(row, headers=location | {"Idempotent-Replayed": "true"})
+    return _answer(row, HTTPStatus.CREATED, location)
 
 
-@router.get("", response_model=list[TaskPublic])
+@router.get("", response_model=list[TaskPublic], responses=LISTED)
 def list_tasks(
-    user: CurrentUser,
-    session: SessionDep,
-    status: Annotated[
-        list[TaskStatus], Query(default_factory=list, description="Only these; repeatable.")
-    ],
-    limit: Annotated[int, Query(ge=1, le=LIMIT_MAX), Digits] = LIMIT_DEFAULT,
-    offset: Annotated[int, Query(ge=0, le=BIGINT_MAX), Digits] = 0,
+    request: Request, user: CurrentUser, database: DatabaseDep, page: PageQuery
 ) -> Response:
-    """List your tasks, newest first."""
-    wanted = [TASKS.c.status.in_(status)] if status else []
-    tasks = ALL_COLUMNS.where(owned_by(user, *wanted)).order_by(TASKS.c.id.desc())
-    rows = session.exec(tasks.limit(limit).offset(offset)).all()
-    return _json(TASK_LIST.dump_json(TASK_LIST.validate_python(rows)))
+    """List your tasks, newest first unless you say otherwise; `Link` leads to the next page."""
+    read = database.all(page.statement(), **page.parameters(user))
+    headers = {"Link": link} if (link := page.link(request, read)) else {}
+    if page.total:
+        headers["X-Total-Count"] = str(_total(page, read, user, database))
+    return _json(TASK_LIST.dump_json(TASK_LIST.validate_python(page.rows(read))), headers=headers)
 
 
-@router.get("/{task_id}", response_model=TaskPublic, responses=NOT_FOUND)
-def read_task(task_id: TaskId, user: CurrentUser, session: SessionDep) -> Response:
+@router.patch("", responses=BAD_BODY)
+def patch_tasks(
+    selection: SelectionQuery,
+    changes: Annotated[TaskUpdate, Body()],
+    user: CurrentUser,
+    database: DatabaseDep,
+) -> Updated:
+    """Change all tasks with a status, or with one of some ids, at once."""
+    if not changes:
+        return Updated(updated=0)
+    statement = _update(frozenset(changes), *selection.clauses())
+    return Updated(updated=database.count(statement, owner=user.id, **_new_values(changes)))
+
+
+@router.delete("")
+def delete_tasks(selection: SelectionQuery, user: CurrentUser, database: DatabaseDep) -> Deleted:
+    """Delete all tasks with a status, or with one of some ids, at once."""
+    statement = delete(TASKS).where(owned(*selection.clauses()))
+    return Deleted(deleted=database.count(statement, owner=user.id))
+
+
+@router.get(
+    "/{task_id}",
+    response_model=TaskPublic,
+    responses=TASK | NOT_MODIFIED | NOT_FOUND,
+    openapi_extra=DOCUMENTED,
+)
+def read_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+) -> Response:
     """Read one task."""
-    task = ALL_COLUMNS.where(owned_by(user, TASKS.c.id == task_id))
-    return _answer(_found(session.exec(task).one_or_none()))
+    row = _found(database.one(READ, owner=user.id, task_id=task_id))
+    if is_current(request, row.version):
+        return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": etag(row.version)})
+    return _answer(row)
 
 
-@router.put("/{task_id}", response_model=TaskPublic, responses=NOT_FOUND | BAD_BODY)
+@router.put(
+    "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
+)
 def put_task(
-    task_id: TaskId, changes: Annotated[TaskUpdate, Body()], user: CurrentUser, session: SessionDep
+    task_id: TaskIdPath,
+    changes: Annotated[TaskUpdate, Body()],
+    request: Request,
+    user: CurrentUser,
+    database: DatabaseDep,
 ) -> Response:
     """Change a task, exactly as PATCH does: a field that you leave out stays as it is."""
-    return _answer(_update(task_id, changes, user, session))
+    return _answer(_change(task_id, changes, request, user, database))
 
 
-@router.patch("/{task_id}", response_model=TaskPublic, responses=NOT_FOUND | BAD_BODY)
+@router.patch(
+    "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
+)
 def patch_task(
-    task_id: TaskId, changes: Annotated[TaskUpdate, Body()], user: CurrentUser, session: SessionDep
+    task_id: TaskIdPath,
+    changes: Annotated[TaskUpdate, Body()],
+    request: Request,
+    user: CurrentUser,
+    database: DatabaseDep,
 ) -> Response:
     """Change a task: a field that you leave out stays as it is, `"description": null` clears it."""
-    return _answer(_update(task_id, changes, user, session))
+    return _answer(_change(task_id, changes, request, user, database))
 
 
-@router.patch("/{task_id}/complete", response_model=TaskPublic, responses=NOT_FOUND)
-def complete_task(task_id: TaskId, user: CurrentUser, session: SessionDep) -> Response:
+@router.patch(
+    "/{task_id}/complete", response_model=TaskPublic, responses=CHANGED, openapi_extra=DOCUMENTED
+)
+def complete_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+) -> Response:
     """Complete a task. Once more changes nothing."""
-    return _answer(_update(task_id, {"status": TaskStatus.COMPLETED}, user, session))
+    changes: TaskUpdate = {"status": TaskStatus.COMPLETED}
+    return _answer(_change(task_id, changes, request, user, database))
 
 
-@router.delete("/{task_id}", status_code=HTTPStatus.NO_CONTENT, responses=NOT_FOUND)
-def delete_task(task_id: TaskId, user: CurrentUser, session: SessionDep) -> Response:
+@router.delete(
+    "/{task_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=NOT_FOUND | PRECONDITION_FAILED,
+    openapi_extra=DOCUMENTED,
+)
+def delete_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+) -> Response:
     """Delete a task for good. Its id is never given out again."""
-    task = delete(TASKS).where(owned_by(user, TASKS.c.id == task_id)).returning(*TASKS.c)
-    _found(session.exec(task).one_or_none())
+    _where_it_holds(DELETE, request, task_id, user, database)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _update(task_id: int, changes: TaskUpdate, user: User, session: Session) -> TaskPublic:
-    """Change the task in one statement, so that writers of different fields do not undo each other.
+# The statements are built once, since building one costs more than executing it. `owner` and the
+# other parameters are given to each execution.
+READ = select(*TASK_COLUMNS).where(owned(TASKS.c.id == bindparam("task_id")))
+DELETE = delete(TASKS).where(owned(TASKS.c.id == bindparam("task_id"))).returning(TASKS.c.id)
 
-    `updated_at` moves where a value becomes another one, and never backwards, whatever the clocks
-    of several machines say.
+
+def _insert() -> UpdateBase:
+    """Insert a task where its owner has room for it, unless the key has come before.
+
+    What came before is given as it is, marked as replayed: the unique index decides, so that of
+    requests at once with one key one inserts. Without a key nothing conflicts.
     """
-    task = owned_by(user, TASKS.c.id == task_id)
+    given = [column for column in TASKS.c if column.name not in {"id", "user_id"}]
+    values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
+    tasks = select(TASKS.c.id).correlate(None)
+    full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
+    key = bindparam("new_idempotency_key", type_=TASKS.c.idempotency_key.type)
+    replay = exists(tasks.where(owned(TASKS.c.idempotency_key == key)))
+    row = select(*values, bindparam("owner")).where(or_(~full, replay))
+    names = [column.name for column in given]
+    returned = (*TASK_COLUMNS, TASKS.c.idempotency_digest, TASKS.c.replayed)
+    return (
+        insert(TASKS)
+        .from_select([*names, "user_id"], row)
+        .on_conflict_do_update(
+            index_elements=["user_id", "idempotency_key"],
+            index_where=TASKS.c.idempotency_key.is_not(None),
+            set_={"replayed": True},
+        )
+        .returning(*returned)
+    )
+
+
+CREATE = _insert()
+
+
+@cache
+def _update_one(names: frozenset[str]) -> ReturningUpdate[Any]:
+    return _update(names, TASKS.c.id == bindparam("task_id")).returning(*TASK_COLUMNS)
+
+
+def _update(names: frozenset[str], *which: ColumnElement[bool]) -> Update:
+    """Change the fields in one statement, so that writers of different ones do not undo each other.
+
+    The version and `updated_at` move where a value becomes another one, and `updated_at` never
+    backwards, whatever the clocks of several machines say.
+    """
+    columns = TASKS.c
+    now = bindparam("now", type_=columns.updated_at.type)
+    new = {
+        name: bindparam(f"new_{name}", type_=columns[name].type)
+        for name in columns_of(dict.fromkeys(sorted(names)))
+    }
+    changed = or_(*(columns[name].is_distinct_from(new[name]) for name in sorted(names)))
+    return (
+        update(TASKS)
+        .where(owned(*which))
+        .values(
+            **new,
+            version=columns.version + case((changed, 1), else_=0),
+            updated_at=case((changed & (columns.updated_at < now), now), else_=columns.updated_at),
+        )
+    )
+
+
+def _new_values(changes: TaskUpdate) -> dict[str, object]:
+    """Give the values for _update."""
+    new = {f"new_{name}": value for name, value in columns_of(changes).items()}
+    return new | {"now": datetime.now(UTC)}
+
+
+def _create(
+    task: TaskCreate, key: IdempotencyKey | None, user: User, database: Database, limit: int
+) -> Row[Any]:
+    """Insert the task, or find the one that the key has made before."""
+    digest = sha256(task.model_dump_json().encode()).hexdigest() if key else None
+    new = new_columns(task, datetime.now(UTC)) | {
+        "idempotency_key": key,
+        "idempotency_digest": digest,
+        "replayed": False,
+    }
+    values = {f"new_{name}": value for name, value in new.items()}
+    row = database.one(CREATE, owner=user.id, others=limit - 1, **values)
+    if row is None:
+        raise too_many_tasks(limit)
+    if row.idempotency_digest != digest:
+        raise invalid("header", "Idempotency-Key", message="was sent before, with another body")
+    return row
+
+
+def _total(page: Page, read: Sequence[Row[Any]], user: User, database: Database) -> int:
+    """Tell how many tasks match: each row says it, and the first page has one if there is any."""
+    if read:
+        return int(read[0].total)
+    if page.is_first:
+        return 0
+    return int(database.all(page.total_statement(), **page.parameters(user))[0][0])
+
+
+def _change(
+    task_id: int, changes: TaskUpdate, request: Request, user: User, database: Database
+) -> Row[Any]:
     if not changes:
-        return _found(session.exec(ALL_COLUMNS.where(task)).one_or_none())
-    now = datetime.now(UTC)
-    changed = or_(*(TASKS.c[name].is_distinct_from(value) for name, value in changes.items()))
-    updated_at = case((changed & (TASKS.c.updated_at < now), now), else_=TASKS.c.updated_at)
-    statement = update(TASKS).where(task).values(**changes, updated_at=updated_at)
-    return _found(session.exec(statement.returning(*TASKS.c)).one_or_none())
+        return _where_it_holds(READ, request, task_id, user, database)
+    statement = _update_one(frozenset(changes))
+    return _where_it_holds(statement, request, task_id, user, database, **_new_values(changes))
 
 
-def _found(row: object | None) -> TaskPublic:
-    """Read the row, or answer 404: the caller has no such task, whoever else may have it."""
+def _where_it_holds(
+    statement: Select[Any] | ReturningUpdate[Any] | ReturningDelete[Any],
+    request: Request,
+    task_id: int,
+    user: User,
+    database: Database,
+    **parameters: object,
+) -> Row[Any]:
+    """Execute a statement on one task where the conditions hold, which it decides itself.
+
+    Only where it found nothing another one tells why: no such task (404), or another version (412).
+    """
+    clauses = conditions(request)
+    wanted = statement.where(*clauses) if clauses else statement
+    row = database.one(wanted, owner=user.id, task_id=task_id, **parameters)
+    if row is None and clauses:
+        _found(database.one(READ, owner=user.id, task_id=task_id))
+        raise HTTPException(HTTPStatus.PRECONDITION_FAILED, "The task has another version by now")
+    return _found(row)
+
+
+def too_many_tasks(limit: int) -> HTTPException:
+    """Refuse what would give the caller more tasks than TASKS_PER_USER allows."""
+    detail = f"No more than {limit} tasks are allowed; delete some first"
+    return HTTPException(HTTPStatus.CONFLICT, detail)
+
+
+def _found(row: Row[Any] | None) -> Row[Any]:
+    """Give the row, or answer 404: the caller has no such task, whoever else may have it."""
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "Task not found")
-    return TaskPublic.model_validate(row)
+    return row
 
 
 def _answer(
-    task: TaskPublic, status_code: int = HTTPStatus.OK, headers: dict[str, str] | None = None
+    row: Row[Any],
+    status_code: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    return _json(task.model_dump_json(), status_code, headers)
+    task = TaskPublic.model_validate(row).model_dump_json()
+    return _json(task, status_code, {**(headers or {}), "ETag": etag(row.version)})
 
 
 def _json(

@@ -1,0 +1,80 @@
+"""Versions, search, idempotency keys, and the order of the list."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from models import folded
+
+revision = "0002"
+down_revision = "0001"
+
+ROWS_PER_STATEMENT = 1000
+WITH_KEY = sa.text("idempotency_key IS NOT NULL")
+
+
+def upgrade() -> None:
+    """Add the columns, fill in what a search looks at, and index the order of the list."""
+    folded_type = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    for column in (
+        sa.Column("version", sa.BigInteger(), nullable=False, server_default="1"),
+        sa.Column("title_folded", folded_type, nullable=False, server_default=""),
+        sa.Column("description_folded", folded_type, nullable=True),
+        sa.Column("idempotency_key", sa.String(255), nullable=True),
+        sa.Column("idempotency_digest", sa.String(64), nullable=True),
+        sa.Column("replayed", sa.Boolean(), nullable=False, server_default=sa.false()),
+    ):
+        op.add_column("task", column)
+    _fold()
+    op.create_index("ix_task_user_id_created_at_id", "task", ["user_id", "created_at", "id"])
+    op.create_index(
+        "uq_task_user_id_idempotency_key",
+        "task",
+        ["user_id", "idempotency_key"],
+        unique=True,
+        postgresql_where=WITH_KEY,
+        sqlite_where=WITH_KEY,
+    )
+    op.drop_index("ix_task_user_id_id", "task")
+
+
+def _fold() -> None:
+    """Fold the titles and descriptions that are there; the databases cannot."""
+    task = sa.table(
+        "task",
+        *map(sa.column, ("id", "title", "description", "title_folded", "description_folded")),
+    )
+    page = sa.select(task.c.id, task.c.title, task.c.description).order_by(task.c.id)
+    fill = (
+        sa.update(task)
+        .where(task.c.id == sa.bindparam("row"))
+        .values(title_folded=sa.bindparam("title"), description_folded=sa.bindparam("description"))
+    )
+    connection = op.get_bind()
+    last = 0
+    while rows := connection.execute(page.where(task.c.id > last).limit(ROWS_PER_STATEMENT)).all():
+        values = [
+            {
+                "row": id_,
+                "title": folded(title),
+                "description": None if description is None else folded(description),
+            }
+            for id_, title, description in rows
+        ]
+        connection.execute(fill, values)
+        last = rows[-1].id
+
+
+def downgrade() -> None:
+    """Drop the columns with what is in them."""
+    op.create_index("ix_task_user_id_id", "task", ["user_id", "id"])
+    op.drop_index("uq_task_user_id_idempotency_key", "task")
+    op.drop_index("ix_task_user_id_created_at_id", "task")
+    for name in (
+        "replayed",
+        "idempotency_digest",
+        "idempotency_key",
+        "description_folded",
+        "title_folded",
+        "version",
+    ):
+        op.drop_column("task", name)

@@ -1,0 +1,261 @@
+"""Pages of the list: which tasks, in which order, and the links from one page to the next.
+
+A page begins at a task (keyset), not after a number of them, so that the hundredth costs what the
+first costs, and no task is repeated or skipped when others come and go.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Query, Request
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+
+from models import (
+    BIGINT_MAX,
+    TASKS,
+    TITLE_MAX_CHARS,
+    Digits,
+    Storable,
+    TaskPublic,
+    TaskStatus,
+    User,
+    folded,
+    owned,
+)
+
+LIMIT_MAX = 100
+LIMIT_DEFAULT = 50
+
+# What an answer about a task is made of.
+TASK_COLUMNS = (*(TASKS.c[name] for name in TaskPublic.model_fields), TASKS.c.version)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Sort(StrEnum):
+    """An order of the list; a `-` turns it round."""
+
+    CREATED_AT = "created_at"
+    CREATED_AT_DOWN = "-created_at"
+    UPDATED_AT = "updated_at"
+    UPDATED_AT_DOWN = "-updated_at"
+    TITLE = "title"
+    TITLE_DOWN = "-title"
+
+    @property
+    def column(self) -> Column[Any]:
+        """What the tasks are ordered by; those alike are ordered by id."""
+        name = self.removeprefix("-")
+        return TASKS.c.title_folded if name == "title" else TASKS.c[name]
+
+
+class Cursor(BaseModel):
+    """A task's place in an order; the page begins after it or, backward, ends before it."""
+
+    sort: Sort
+    backward: bool
+    # A folded title, or microseconds since 1970: the years 828 to 6536.
+    value: Annotated[str, Storable] | Annotated[int, Field(ge=-(2**55), le=2**57)]
+    id: Annotated[int, Field(ge=0, le=BIGINT_MAX)]
+
+    @classmethod
+    def of(cls, row: Row[Any], sort: Sort, *, backward: bool) -> "Cursor":
+        """Give the place of the row."""
+        value = getattr(row, sort.column.name)
+        if isinstance(value, datetime):
+            value = (value - EPOCH) // MICROSECOND
+        return cls(sort=sort, backward=backward, value=value, id=row.id)
+
+    @property
+    def column_value(self) -> str | datetime:
+        """What the task has in the column that the list is ordered by."""
+        return self.value if isinstance(self.value, str) else EPOCH + self.value * MICROSECOND
+
+    def encode(self) -> str:
+        """Write it as callers see it: opaque, and fit for a URL."""
+        return urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
+
+
+def _decode(text: str) -> Cursor:
+    try:
+        encoded = text.encode("ascii")
+        return Cursor.model_validate_json(urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)))
+    except ValueError as error:
+        raise ValueError("is not one that a Link has given") from error
+
+
+class Page(BaseModel):
+    """The part of the list that a request asks for."""
+
+    status: list[TaskStatus] = Field([], description="Only these; repeatable.")
+    q: Annotated[str, Field(max_length=TITLE_MAX_CHARS), Storable] = Field(
+        "", description="Only tasks with this in the title or the description, in any case."
+    )
+    sort: Sort = Sort.CREATED_AT_DOWN
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX), Digits] = LIMIT_DEFAULT
+    offset: Annotated[int, Field(ge=0, le=BIGINT_MAX), Digits] = 0
+    cursor: Annotated[
+        Cursor | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})
+    ] = Field(None, description="Where the page begins: taken from a Link, with its `sort`.")
+    total: bool = Field(default=True, description="`false` spares counting for X-Total-Count.")
+
+    @field_validator("cursor")
+    @classmethod
+    def _require_its_order(cls, cursor: Cursor | None, info: ValidationInfo) -> Cursor | None:
+        if cursor is not None and "sort" in info.data:
+            sort: Sort = info.data["sort"]
+            is_title = sort.column is TASKS.c.title_folded
+            if cursor.sort != sort or isinstance(cursor.value, str) != is_title:
+                raise ValueError("is of another sort")
+        return cursor
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it begins where the list does."""
+        return self.cursor is None and not self.offset
+
+    @property
+    def backward(self) -> bool:
+        """Whether the page is read from its end."""
+        return self.cursor is not None and self.cursor.backward
+
+    def statement(self) -> Select[Any]:
+        """Read the page, and one task more, which tells whether it is the last."""
+        return _statement(
+            self.sort,
+            backward=self.backward,
+            at_cursor=self.cursor is not None,
+            by_status=bool(self.status),
+            searching=bool(self.q),
+            counting=self.total,
+        )
+
+    def total_statement(self) -> Select[Any]:
+        """Count the tasks of all pages."""
+        return _total(by_status=bool(self.status), searching=bool(self.q))
+
+    def parameters(self, user: User) -> dict[str, object]:
+        """Give the values for both."""
+        values: dict[str, object] = {
+            "owner": user.id,
+            "limit": self.limit + 1,
+            "offset": self.offset,
+        }
+        if self.status:
+            values["status"] = self.status
+        if self.q:
+            # Every character of it means itself.
+            values["pattern"] = "%" + re.sub(r"([%_/])", r"/\1", folded(self.q)) + "%"
+        if self.cursor is not None:
+            values |= {"value": self.cursor.column_value, "id": self.cursor.id}
+        return values
+
+    def rows(self, read: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        """Put what was read into the order of the list, without the one task more."""
+        rows = read[: self.limit]
+        return rows[::-1] if self.backward else rows
+
+    def link(self, request: Request, read: Sequence[Row[Any]]) -> str:
+        """Write the Link header (RFC 8288): `next`, and `prev` and `first` where they exist."""
+        rows, more = self.rows(read), len(read) > self.limit
+        cursors: dict[str, str | None] = {}
+        if not self.is_first:
+            cursors["first"] = None
+        if rows and (more if self.backward else not self.is_first):
+            cursors["prev"] = Cursor.of(rows[0], self.sort, backward=True).encode()
+        if rows and (more or self.backward):
+            cursors["next"] = Cursor.of(rows[-1], self.sort, backward=False).encode()
+        return ", ".join(
+            f'<{_url(request, cursor)}>; rel="{rel}"' for rel, cursor in cursors.items()
+        )
+
+
+PageQuery = Annotated[Page, Query()]
+
+
+def _url(request: Request, cursor: str | None) -> str:
+    """Give the path with the query of the request, but for where the page begins.
+
+    Without the origin, which behind a proxy would be a guess.
+    """
+    query = [
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in {"cursor", "offset"}
+    ]
+    if cursor is not None:
+        query.append(("cursor", cursor))
+    return request.url.path + ("?" if query else "") + urlencode(query)
+
+
+# As many statements as there are kinds of pages, each built once.
+@cache
+def _statement(  # noqa: PLR0913  # each is one part of the statement
+    sort: Sort,
+    *,
+    backward: bool,
+    at_cursor: bool,
+    by_status: bool,
+    searching: bool,
+    counting: bool,
+) -> Select[Any]:
+    order, descending = (sort.column, TASKS.c.id), sort.startswith("-") != backward
+    wanted = _wanted(by_status=by_status, searching=searching)
+    columns: list[ColumnElement[Any]] = [*TASK_COLUMNS]
+    if sort.column is TASKS.c.title_folded:
+        columns.append(sort.column)
+    if counting:
+        total = _total(by_status=by_status, searching=searching)
+        columns.append(total.correlate(None).scalar_subquery().label("total"))
+    page = select(*columns).where(owned(*wanted))
+    if at_cursor:
+        cursor = tuple_(bindparam("value", type_=sort.column.type), bindparam("id"))
+        page = page.where(tuple_(*order) < cursor if descending else tuple_(*order) > cursor)
+    return (
+        page.order_by(*(column.desc() if descending else column.asc() for column in order))
+        .limit(bindparam("limit"))
+        .offset(bindparam("offset"))
+    )
+
+
+@cache
+def _total(*, by_status: bool, searching: bool) -> Select[Any]:
+    wanted = _wanted(by_status=by_status, searching=searching)
+    return select(func.count()).select_from(TASKS).where(owned(*wanted))
+
+
+def _wanted(*, by_status: bool, searching: bool) -> Iterator[ColumnElement[bool]]:
+    if by_status:
+        yield TASKS.c.status.in_(bindparam("status", expanding=True))
+    if searching:
+        pattern = bindparam("pattern", type_=Text)
+        yield or_(
+            TASKS.c.title_folded.like(pattern, escape="/"),
+            TASKS.c.description_folded.like(pattern, escape="/"),
+        )

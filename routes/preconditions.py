@@ -1,0 +1,75 @@
+"""The version of a task as an ETag, and what a request asks of it (RFC 9110, 8.8.3 and 13.1)."""
+
+import re
+
+from fastapi import Request
+from sqlalchemy import ColumnElement, false
+
+from errors import documented, invalid
+from models import TASKS
+
+PRECONDITION_FAILED = documented(
+    412, "If-Match or If-None-Match is not met", "The task has another version by now"
+)
+
+ANY: frozenset[int] = frozenset({0})  # the header is *; versions begin at 1
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
+ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+
+# For the contract. As parameters of the handlers they would cost each a tenth of its time.
+DOCUMENTED = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": description,
+        }
+        for name, description in (
+            ("If-Match", "Only if the ETag of the task is one of these."),
+            ("If-None-Match", "Only if the ETag of the task is none of these."),
+        )
+    ]
+}
+
+
+def etag(version: int) -> str:
+    """Name the version. It is a strong tag: the answer is the same, byte for byte."""
+    return f'"{version}"'
+
+
+def conditions(request: Request) -> list[ColumnElement[bool]]:
+    """Give the clauses that limit a statement to the versions that the request asks for."""
+    clauses: list[ColumnElement[bool]] = []
+    match = _versions(request, "If-Match", weak=False)
+    if match is not None and match != ANY:
+        clauses.append(TASKS.c.version.in_(match))
+    none_match = _versions(request, "If-None-Match", weak=True)
+    if none_match is not None:
+        clauses.append(false() if none_match == ANY else TASKS.c.version.not_in(none_match))
+    return clauses
+
+
+def is_current(request: Request, version: int) -> bool:
+    """Tell whether the caller has this version already, so that a 304 is enough."""
+    versions = _versions(request, "If-None-Match", weak=True)
+    return versions is not None and (versions == ANY or version in versions)
+
+
+def _versions(request: Request, name: str, *, weak: bool) -> frozenset[int] | None:
+    """Read the versions out of the tags of a header; None where it is not there.
+
+    Weak tags, which a proxy that compresses makes of ours, count in If-None-Match only.
+    """
+    header = ", ".join(request.headers.getlist(name))
+    if not header:
+        return None
+    if header.strip() == "*":
+        return ANY
+    if ENTITY_TAG.sub("", header).strip(" \t,") or not ENTITY_TAG.search(header):
+        raise invalid("header", name, message='must be * or ETags as they were given: "1", "2"')
+    tags = [tag for prefix, tag in ENTITY_TAG.findall(header) if weak or not prefix]
+    # What is not a version of ours matches none.
+    return frozenset(int(tag) for tag in tags if VERSION.fullmatch(tag))

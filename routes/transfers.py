@@ -1,0 +1,132 @@
+"""All tasks of the caller out, as JSON Lines (https://jsonlines.org), and in again."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import bindparam, func, insert, select, tuple_
+
+from auth import BODY_MAX_BYTES, TOO_LARGE, UNAUTHORIZED, CurrentUser, GuardedRoute
+from db import Database, DatabaseDep, transaction
+from errors import INVALID, UNAVAILABLE, invalid
+from models import TASKS, TaskCreate, TaskPublic, User, new_columns, owned
+from routes.paging import EPOCH, TASK_COLUMNS
+from routes.tasks import FULL, too_many_tasks
+
+ROWS_PER_STATEMENT = 1000
+IMPORT_MAX_BYTES = 64 * 1024 * 1024
+IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
+
+# Oldest first, so that what is imported again has the same order.
+ORDER = (TASKS.c.created_at, TASKS.c.id)
+EXPORTED = (
+    select(*TASK_COLUMNS)
+    .where(owned(tuple_(*ORDER) > tuple_(*(bindparam(c.name, type_=c.type) for c in ORDER))))
+    .order_by(*ORDER)
+    .limit(ROWS_PER_STATEMENT)
+)
+HELD = select(func.count()).select_from(TASKS).where(owned())
+
+
+class TransferRoute(GuardedRoute):
+    """A route whose body may be all tasks of a user."""
+
+    body_max_bytes = IMPORT_MAX_BYTES
+
+
+router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | UNAVAILABLE)
+
+
+class Imported(BaseModel):
+    """How many tasks were created."""
+
+    imported: int
+
+
+async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
+    """Give the body as a file, so that its size costs no memory."""
+    with SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+        async for chunk in request.stream():
+            file.write(chunk)
+        file.seek(0)
+        yield file
+
+
+ReceivedFile = Annotated[IO[bytes], Depends(receive_file)]
+
+JSON_LINES = {"application/jsonl": {"itemSchema": {"$ref": "#/components/schemas/TaskPublic"}}}
+
+
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={200: {"description": "One task a line, the oldest first", "content": JSON_LINES}},
+)
+def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
+    """Give all your tasks, one JSON object a line, the oldest first."""
+    pages = _export(user, database)
+    # The first page is read before the answer begins, which can still be a 503 until then.
+    return StreamingResponse(
+        chain([next(pages, b"")], pages),
+        media_type="application/jsonl",
+        headers={"Content-Disposition": 'attachment; filename="tasks.jsonl"'},
+    )
+
+
+@router.post("/import", status_code=HTTPStatus.CREATED, responses=INVALID | TOO_LARGE | FULL)
+def import_tasks(
+    file: ReceivedFile, request: Request, user: CurrentUser, database: DatabaseDep
+) -> Imported:
+    """Create a task for each line, or, where one is not valid, none at all.
+
+    The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
+    """
+    limit: int = request.app.state.settings.tasks_per_user
+    rows = _read(file, user)
+    with transaction(database.engine) as connection:
+        held = connection.execute(HELD, {"owner": user.id}).scalar_one()
+        imported = 0
+        while batch := list(islice(rows, ROWS_PER_STATEMENT)):
+            imported += len(batch)
+            if held + imported > limit:
+                raise too_many_tasks(limit)
+            connection.execute(insert(TASKS), batch)
+    return Imported(imported=imported)
+
+
+def _export(user: User, database: Database) -> Iterator[bytes]:
+    """Read a page at a time: a slow reader holds no connection."""
+    place: dict[str, object] = {"created_at": EPOCH, "id": 0}
+    while rows := database.all(EXPORTED, owner=user.id, **place):
+        yield b"".join(
+            TaskPublic.model_validate(row).model_dump_json().encode() + b"\n" for row in rows
+        )
+        place = {"created_at": rows[-1].created_at, "id": rows[-1].id}
+
+
+def _read(file: IO[bytes], user: User) -> Iterator[dict[str, Any]]:
+    """Read the lines into rows; those that are blank are stepped over."""
+    now = datetime.now(UTC)
+    lines = iter(partial(file.readline, BODY_MAX_BYTES), b"")
+    for number, line in enumerate(lines, 1):
+        if task := line.strip():
+            yield new_columns(_parse(task, number), now) | {"user_id": user.id, "replayed": False}
+
+
+def _parse(line: bytes, number: int) -> TaskCreate:
+    try:
+        return TaskCreate.model_validate_json(line)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        # The parser is given one line, which it calls the first.
+        message = problem["msg"].replace(" at line 1 column", " at character")
+        raise invalid(
+            "body", f"line {number}", *map(str, problem["loc"]), message=message
+        ) from error

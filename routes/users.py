@@ -1,0 +1,28 @@
+"""The caller: who they are, and all that is stored for them."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+from sqlalchemy import delete
+
+from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
+from db import DatabaseDep
+from errors import UNAVAILABLE
+from models import TASKS, User, owned
+
+ERASE = delete(TASKS).where(owned())
+
+router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | UNAVAILABLE)
+
+
+@router.get("/api/me")
+async def read_me(user: CurrentUser) -> User:
+    """Tell who you are, as your token states it."""
+    return user
+
+
+@router.delete("/api/me", status_code=HTTPStatus.NO_CONTENT)
+def delete_me(user: CurrentUser, database: DatabaseDep) -> Response:
+    """Erase everything that is stored for you, for good."""
+    database.count(ERASE, owner=user.id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
