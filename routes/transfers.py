@@ -41,7 +41,7 @@ class TransferRoute(GuardedRoute):
     body_max_bytes = IMPORT_MAX_BYTES
 
 
-router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | UNAVAILABLE)
+router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
 
 
 class Imported(BaseModel):
@@ -74,13 +74,13 @@ def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
     pages = _export(user, database)
     # The first page is read before the answer begins, which can still be a 503 until then.
     return StreamingResponse(
-        chain([next(pages, b"")], pages),
+        chain([next(pages)], pages),
         media_type="application/jsonl",
         headers={"Content-Disposition": 'attachment; filename="tasks.jsonl"'},
     )
 
 
-@router.post("/import", status_code=HTTPStatus.CREATED, responses=INVALID | TOO_LARGE | FULL)
+@router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_LARGE | FULL)
 def import_tasks(
     file: ReceivedFile, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Imported:
@@ -104,11 +104,13 @@ def import_tasks(
 def _export(user: User, database: Database) -> Iterator[bytes]:
     """Read a page at a time: a slow reader holds no connection."""
     place: dict[str, object] = {"created_at": EPOCH, "id": 0}
-    while rows := database.all(EXPORTED, owner=user.id, **place):
-        yield b"".join(
-            TaskPublic.model_validate(row).model_dump_json().encode() + b"\n" for row in rows
-        )
-        place = {"created_at": rows[-1].created_at, "id": rows[-1].id}
+    more = True
+    while more:
+        rows = database.all(EXPORTED, owner=user.id, **place)
+        tasks = map(TaskPublic.model_validate, rows)
+        yield b"".join(task.model_dump_json().encode() + b"\n" for task in tasks)
+        if more := len(rows) == ROWS_PER_STATEMENT:
+            place = {"created_at": rows[-1].created_at, "id": rows[-1].id}
 
 
 def _read(file: IO[bytes], user: User) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,10 @@ def _fold() -> None:
     fill = (
         sa.update(task)
         .where(task.c.id == sa.bindparam("row"))
-        .values(title_folded=sa.bindparam("title"), description_folded=sa.bindparam("description"))
+        .values(
+            title_folded=sa.bindparam("new_title"),
+            description_folded=sa.bindparam("new_description"),
+        )
     )
     connection = op.get_bind()
     last = 0
@@ -55,8 +58,8 @@ def _fold() -> None:
         values = [
             {
                 "row": id_,
-                "title": folded(title),
-                "description": None if description is None else folded(description),
+                "new_title": folded(title),
+                "new_description": None if description is None else folded(description),
             }
             for id_, title, description in rows
         ]

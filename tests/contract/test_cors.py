@@ -4,17 +4,18 @@ import pytest
 from starlette.testclient import TestClient
 
 ORIGIN = "http://localhost:3000"
-EXPOSED = "ETag, Link, Location, Retry-After, X-Request-ID, X-Total-Count"
+EXPOSED = "ETag, Idempotent-Replayed, Link, Location, Retry-After, X-Request-ID, X-Total-Count"
+SENT = "authorization,content-type,idempotency-key,if-match,if-none-match"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-def test_a_listed_origin_may_send_a_token_and_json(anonymous: TestClient, method: str) -> None:
+def test_a_listed_origin_may_send_what_the_api_reads(anonymous: TestClient, method: str) -> None:
     response = anonymous.options(
         "/api/tasks/1",
         headers={
             "Origin": ORIGIN,
             "Access-Control-Request-Method": method,
-            "Access-Control-Request-Headers": "authorization,content-type",
+            "Access-Control-Request-Headers": SENT,
         },
     )
 

@@ -1,5 +1,6 @@
 """Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
 
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,6 +199,96 @@ def test_a_bad_query_is_422_and_named(ann: TestClient, field: str, value: str) -
 
     _assert_refused(response, 422)
     assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+def _encoded(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "ä",
+        "%00",
+        "%ff",
+        "=",
+        _encoded("{}"),
+        _encoded("[" * 5000),
+        _encoded('{"sort":"-created_at","backward":false,"value":"a","id":1}'),
+        _encoded('{"sort":"-created_at","backward":false,"value":1e300,"id":1}'),
+        _encoded('{"sort":"-created_at","backward":false,"value":9223372036854775807,"id":1}'),
+        _encoded('{"sort":"-created_at","backward":false,"value":1,"id":9223372036854775808}'),
+        _encoded('{"sort":"-created_at","backward":false,"value":1,"id":-1}'),
+        _encoded('{"sort":"-created_at","backward":2,"value":1,"id":1}'),
+        _encoded('{"sort":"title","backward":false,"value":"a","id":1}'),
+        _encoded('{"sort":"-created_at","backward":false,"value":NaN,"id":1}'),
+    ],
+)
+def test_a_bad_cursor_is_422(ann: TestClient, cursor: str) -> None:
+    response = ann.get(f"/api/tasks?cursor={cursor}")
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["cursor"]
+
+
+@pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud800"', "5"])
+def test_a_bad_cursor_of_the_order_by_title_is_422(ann: TestClient, value: str) -> None:
+    cursor = _encoded('{"sort":"title","backward":false,"value":' + value + ',"id":1}')
+
+    response = ann.get(f"/api/tasks?sort=title&cursor={cursor}")
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["cursor"]
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "ä", "a" * 256])
+def test_a_bad_key_is_422_and_named(ann: TestClient, key: str) -> None:
+    response = ann.post(
+        "/api/tasks", json={"title": "x"}, headers=[(b"Idempotency-Key", key.encode("latin-1"))]
+    )
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["idempotency-key"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("", "query"),
+        ("?limit=5", "query"),
+        ("?status=", "status"),
+        ("?status=done", "status"),
+        ("?id=0", "id"),
+        ("?id=x", "id"),
+        ("?id=05", "id"),
+        (f"?id={2**63}", "id"),
+        ("?" + "&".join(f"id={number}" for number in range(1, 502)), "id"),
+    ],
+)
+def test_without_a_good_filter_it_is_422(
+    ann: TestClient, method: str, query: str, field: str
+) -> None:
+    response = ann.request(method, f"/api/tasks{query}", json={"title": "new"})
+
+    _assert_refused(response, 422)
+    assert {error["field"] for error in response.json()["errors"]} == {field}
+
+
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("PUT", ""), ("PATCH", "/complete"), ("DELETE", "")]
+)
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("value", ["1", '"1', '1"', "*, *", '"1" x', "W/1", ",", '"\x7f"'])
+def test_a_malformed_condition_is_422_and_named(
+    ann: TestClient, method: str, suffix: str, name: str, value: str
+) -> None:
+    response = ann.request(method, f"/api/tasks/1{suffix}", json={}, headers={name: value})
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == [name]
 
 
 @pytest.mark.parametrize("value", ["s3cret", "s3cret" * 1_000])

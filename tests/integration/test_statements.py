@@ -18,7 +18,11 @@ Traced = tuple[FastAPI, list[str]]
 OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("POST", "", {"json": {"title": "x"}}, "INSERT", "user_id"),
     ("GET", "", {}, "SELECT", "WHERE task.user_id = 'ann'"),
-    ("GET", "?status=pending&limit=3&offset=1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("GET", "?status=pending&limit=3", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("GET", "?q=x&sort=-title&total=false&offset=1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    ("PATCH", "?id=1", {"json": {"title": "y"}}, "UPDATE", "user_id = 'ann'"),
+    ("DELETE", "?status=pending", {}, "DELETE", "WHERE task.user_id = 'ann'"),
+    ("GET", "/export", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("GET", "/1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("PUT", "/1", {"json": {"title": "y", "status": "pending"}}, "UPDATE", "user_id = 'ann'"),
     ("PATCH", "/1", {"json": {"description": None}}, "UPDATE", "user_id = 'ann'"),

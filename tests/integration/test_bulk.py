@@ -1,0 +1,104 @@
+"""Many tasks at once: changed, deleted, and all that is stored for a user erased."""
+
+import pytest
+from starlette.testclient import TestClient
+
+TASKS = pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
+
+
+@pytest.fixture
+def ids(ann: TestClient, bob: TestClient) -> list[int]:
+    """Six tasks of Ann's, two of each status, among Bob's."""
+    made = []
+    for status in ["pending", "in_progress", "completed"] * 2:
+        made.append(ann.post("/api/tasks", json={"title": "a", "status": status}).json()["id"])
+        bob.post("/api/tasks", json={"title": "b", "status": status})
+    return made
+
+
+def _statuses(actor: TestClient) -> list[str]:
+    return [task["status"] for task in actor.get("/api/tasks?sort=created_at").json()]
+
+
+@TASKS
+def test_all_with_a_status_are_changed(
+    ann: TestClient, bob: TestClient, ids: list[int], tasks: str
+) -> None:
+    bobs = bob.get("/api/tasks").json()
+
+    response = ann.patch(f"{tasks}?status=pending&status=in_progress", json={"status": "completed"})
+
+    assert (response.status_code, response.json()) == (200, {"updated": 4})
+    assert _statuses(ann) == ["completed"] * len(ids)
+    assert bob.get("/api/tasks").json() == bobs
+
+
+@TASKS
+def test_those_with_one_of_some_ids_are_changed(
+    ann: TestClient, bob: TestClient, ids: list[int], tasks: str
+) -> None:
+    bobs = bob.get("/api/tasks").json()
+    foreign = bobs[0]["id"]
+    before = {task["id"]: task for task in ann.get("/api/tasks").json()}
+
+    response = ann.patch(f"{tasks}?id={ids[0]}&id={ids[2]}&id={foreign}", json={"title": "new"})
+
+    after = {task["id"]: task for task in ann.get("/api/tasks").json()}
+    assert response.json() == {"updated": 2}
+    assert [id_ for id_ in ids if after[id_] != before[id_]] == [ids[0], ids[2]]
+    assert after[ids[0]]["title"] == "new"
+    assert bob.get("/api/tasks").json() == bobs
+
+
+def test_both_filters_narrow(ann: TestClient, ids: list[int]) -> None:
+    query = f"?status=pending&id={ids[0]}&id={ids[1]}"
+
+    assert ann.patch(f"/api/tasks{query}", json={"title": "x"}).json() == {"updated": 1}
+    assert ann.delete(f"/api/tasks{query}").json() == {"deleted": 1}
+    assert [task["id"] for task in ann.get("/api/tasks?sort=created_at").json()] == ids[1:]
+
+
+def test_a_change_of_nothing_changes_nothing(ann: TestClient, ids: list[int]) -> None:
+    before = ann.get("/api/tasks").json()
+
+    assert ann.patch("/api/tasks?status=pending", json={}).json() == {"updated": 0}
+    assert ann.patch("/api/tasks?status=pending", json={"title": "a"}).json() == {"updated": 2}
+    assert len(before) == len(ids)
+    assert ann.get("/api/tasks").json() == before
+
+
+@TASKS
+def test_the_completed_are_cleared(
+    ann: TestClient, bob: TestClient, ids: list[int], tasks: str
+) -> None:
+    response = ann.delete(f"{tasks}?status=completed")
+
+    assert (response.status_code, response.json()) == (200, {"deleted": 2})
+    assert _statuses(ann) == ["pending", "in_progress"] * 2
+    assert len(_statuses(bob)) == len(ids)
+    assert ann.delete(f"{tasks}?status=completed").json() == {"deleted": 0}
+
+
+def test_500_ids_are_one_request(ann: TestClient, ids: list[int]) -> None:
+    query = "&".join(f"id={number}" for number in range(min(ids), min(ids) + 500))
+
+    assert ann.delete(f"/api/tasks?{query}").json() == {"deleted": 6}
+
+
+def test_erasure_takes_all_of_the_callers_and_nothing_else(
+    ann: TestClient, bob: TestClient, ids: list[int]
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    ann.post("/api/tasks", json={"title": "keyed"}, headers=key)
+
+    response = ann.delete("/api/me")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert ann.get("/api/tasks").json() == []
+    assert len(_statuses(bob)) == len(ids)
+    assert ann.post("/api/tasks", json={"title": "other"}, headers=key).status_code == 201
+    assert ann.delete("/api/me").status_code == 204
+
+
+def test_the_caller_is_who_the_token_says(ann: TestClient) -> None:
+    assert ann.get("/api/me").json() == {"id": "ann", "email": None, "name": None}

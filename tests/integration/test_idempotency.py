@@ -1,0 +1,80 @@
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): one key, one task."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.testclient import TestClient
+
+KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+TASK = {"title": "Buy milk"}
+
+
+def test_the_same_key_and_body_give_the_same_task(ann: TestClient) -> None:
+    first = ann.post("/api/tasks", json=TASK, headers=KEY)
+    again = ann.post("/api/ann/tasks", json=TASK | {"status": "pending"}, headers=KEY)
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json() == first.json()
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert ann.get("/api/tasks").json() == [first.json()]
+
+
+def test_a_replay_gives_the_task_as_it_is_now(ann: TestClient) -> None:
+    one = ann.post("/api/tasks", json=TASK, headers=KEY).headers["Location"]
+    changed = ann.put(one, json={"title": "Buy oat milk"})
+
+    again = ann.post("/api/tasks", json=TASK, headers=KEY)
+
+    assert (again.status_code, again.json()) == (200, changed.json())
+    assert again.headers["ETag"] == changed.headers["ETag"]
+
+
+def test_the_same_key_with_another_body_is_422(ann: TestClient) -> None:
+    first = ann.post("/api/tasks", json=TASK, headers=KEY).json()
+
+    response = ann.post("/api/tasks", json={"title": "Buy bread"}, headers=KEY)
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {"field": "Idempotency-Key", "message": "was sent before, with another body"}
+    ]
+    assert ann.get("/api/tasks").json() == [first]
+
+
+def test_a_key_is_its_users_own(ann: TestClient, bob: TestClient) -> None:
+    for actor in (ann, bob):
+        response = actor.post("/api/tasks", json=TASK, headers=KEY)
+        assert response.status_code == 201
+        assert len(actor.get("/api/tasks").json()) == 1
+
+
+def test_without_a_key_there_are_two_tasks(ann: TestClient) -> None:
+    for _ in range(2):
+        assert ann.post("/api/tasks", json=TASK).status_code == 201
+
+    assert len(ann.get("/api/tasks").json()) == 2
+
+
+def test_of_25_requests_at_once_with_one_key_one_creates(ann: TestClient) -> None:
+    def create(_: int) -> tuple[int, int]:
+        response = ann.post("/api/tasks", json=TASK, headers=KEY)
+        return response.status_code, response.json()["id"]
+
+    with ThreadPoolExecutor(25) as threads:
+        answers = list(threads.map(create, range(25)))
+
+    assert sorted(code for code, _ in answers) == [200] * 24 + [201]
+    assert len({id_ for _, id_ in answers}) == 1
+    assert len(ann.get("/api/tasks").json()) == 1
+
+
+def test_the_longest_key_is_kept_to_the_letter(ann: TestClient) -> None:
+    keys = [f'"{"~" * 252}{last}' for last in ('"', "!", '"')]
+
+    codes = [
+        ann.post("/api/tasks", json=TASK, headers={"Idempotency-Key": key}).status_code
+        for key in keys
+    ]
+
+    assert codes == [201, 201, 200]

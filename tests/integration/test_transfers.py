@@ -1,0 +1,168 @@
+"""Export and import: JSON Lines, all or nothing."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+from starlette.testclient import TestClient
+
+import routes.transfers
+from main import create_app
+from tests.actors import bearer, settings_for
+
+FAMILIES = pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
+
+
+def _lines(client: TestClient, tasks: str = "/api/tasks") -> list[dict[str, Any]]:
+    response = client.get(f"{tasks}/export")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/jsonl"
+    return [json.loads(line) for line in response.text.split("\n")[:-1]]
+
+
+@FAMILIES
+def test_an_export_has_every_task_oldest_first(
+    ann: TestClient, bob: TestClient, tasks: str
+) -> None:
+    for number in range(5):
+        ann.post("/api/tasks", json={"title": str(number), "description": "line\nbreak\u2028"})
+        bob.post("/api/tasks", json={"title": "b"})
+
+    exported = _lines(ann, tasks)
+
+    assert exported == ann.get("/api/tasks?sort=created_at").json()
+    assert bob.get("/api/ann/tasks/export").status_code == 403
+
+
+def test_an_export_of_nothing_is_empty(ann: TestClient) -> None:
+    assert _lines(ann) == []
+
+
+@FAMILIES
+def test_what_was_exported_can_be_imported(ann: TestClient, bob: TestClient, tasks: str) -> None:
+    for number, status in enumerate(["pending", "in_progress", "completed"]):
+        task = {"title": f"ä{number}", "description": "\U0001f4dd" * number, "status": status}
+        bob.post("/api/tasks", json=task)
+    exported = bob.get("/api/tasks/export").content
+
+    response = ann.post(f"{tasks}/import", content=exported)
+
+    assert (response.status_code, response.json()) == (201, {"imported": 3})
+    kept = ("title", "description", "status")
+    assert [[task[name] for name in kept] for task in _lines(ann)] == [
+        [task[name] for name in kept] for task in _lines(bob)
+    ]
+    assert {task["user_id"] for task in _lines(ann)} == {"ann"}
+    assert ann.get("/api/tasks?q=Ä1").headers["X-Total-Count"] == "1"
+
+
+def test_more_than_a_page_of_them_comes_out_and_goes_in(ann: TestClient, bob: TestClient) -> None:
+    rows = routes.transfers.ROWS_PER_STATEMENT
+    lines = b"".join(b'{"title": "%d"}\n' % number for number in range(2 * rows + 1))
+
+    assert ann.post("/api/tasks/import", content=lines).json() == {"imported": 2 * rows + 1}
+    assert [task["title"] for task in _lines(ann)] == [str(n) for n in range(2 * rows + 1)]
+    bob.post("/api/tasks/import", content=lines[: lines.index(b'{"title": "%d"}' % (2 * rows))])
+    assert len(_lines(bob)) == 2 * rows
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\n \n", b'{"title": "x"}', b'{"title": "x"}\r\n\r\n{"title": "y"}\n', b"\n"],
+)
+def test_blank_lines_and_the_last_line_end_do_not_matter(ann: TestClient, body: bytes) -> None:
+    response = ann.post("/api/tasks/import", content=body)
+
+    assert (response.status_code, response.json()) == (201, {"imported": body.count(b"title")})
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"title": ""}', "line 3, title"),
+        (b'{"title": "x", "status": "done"}', "line 3, status"),
+        (b'{"description": "x"}', "line 3, title"),
+        (b'{"title": "\\u0000"}', "line 3, title"),
+        (b'{"title": "\\ud800"}', "line 3"),
+        (b'{"title": "x"', "line 3"),
+        (b'{"title": "\xff"}', "line 3"),
+        (b"[]", "line 3"),
+        (b"NaN", "line 3"),
+        (b"[" * 60_000, "line 3"),
+        (b'{"title": "' + b"x" * 70_000 + b'"}', "line 3"),
+    ],
+)
+def test_a_bad_line_is_422_with_its_number_and_nothing_is_imported(
+    ann: TestClient, line: bytes, field: str
+) -> None:
+    response = ann.post(
+        "/api/tasks/import", content=b'{"title": "x"}\n\n' + line + b'\n{"title": "y"}\n'
+    )
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert "x" * 9 not in response.text
+    assert _lines(ann) == []
+
+
+def test_a_bad_line_behind_a_page_of_good_ones_undoes_them(ann: TestClient) -> None:
+    lines = b'{"title": "x"}\n' * 1500
+
+    response = ann.post("/api/tasks/import", content=lines + b"{}\n")
+
+    assert response.json()["errors"] == [{"field": "line 1501, title", "message": "Field required"}]
+    assert _lines(ann) == []
+
+
+def _chunks(size: int) -> Iterator[bytes]:
+    for _ in range(size // 1024):
+        yield b"\n" * 1024
+
+
+def test_an_import_has_a_bound_of_its_own(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes.transfers.TransferRoute, "body_max_bytes", 2**20)
+
+    assert ann.post("/api/tasks/import", content=_chunks(2**20)).status_code == 201
+    for body in (b"\n" * (2**20 + 1), _chunks(2**20 + 1024)):
+        response = ann.post("/api/tasks/import", content=body)
+        assert response.status_code == 413
+        assert response.json()["detail"] == "The body is larger than 1048576 bytes"
+
+
+@pytest.fixture
+def limited(database_url: URL) -> Iterator[TestClient]:
+    """Ann, who may have three tasks."""
+    app = create_app(settings_for(database_url, tasks_per_user=3))
+    with TestClient(app, headers=bearer("ann")) as client:
+        yield client
+
+
+FULL = {"detail": "No more than 3 tasks are allowed; delete some first", "status_code": 409}
+
+
+def test_a_user_has_no_more_tasks_than_are_allowed(limited: TestClient) -> None:
+    key = {"Idempotency-Key": "k"}
+    for headers in (key, {}, {}):
+        assert limited.post("/api/tasks", json={"title": "x"}, headers=headers).status_code == 201
+
+    refused = limited.post("/api/tasks", json={"title": "x"})
+
+    assert (refused.status_code, refused.json()) == (409, FULL)
+    assert limited.post("/api/tasks", json={"title": "x"}, headers=key).status_code == 200
+    assert len(limited.get("/api/tasks").json()) == 3
+    other = limited.post("/api/tasks", json={"title": "x"}, headers=bearer("bob"))
+    assert other.status_code == 201
+    limited.delete("/api/tasks/1")
+    assert limited.post("/api/tasks", json={"title": "x"}).status_code == 201
+
+
+def test_an_import_stops_at_what_is_allowed(limited: TestClient) -> None:
+    limited.post("/api/tasks", json={"title": "x"})
+
+    refused = limited.post("/api/tasks/import", content=b'{"title": "y"}\n' * 3)
+
+    assert (refused.status_code, refused.json()) == (409, FULL)
+    assert len(_lines(limited)) == 1
+    assert limited.post("/api/tasks/import", content=b'{"title": "y"}\n' * 2).status_code == 201
