@@ -78,6 +78,10 @@ class AuthServerUnavailableError(Exception):
     """There is no key to check a token with, and the auth server does not answer."""
 
 
+class BusyError(Exception):
+    """More is asked at once than can be answered soon."""
+
+
 def error_response(
     status_code: int,
     detail: str,
@@ -157,6 +161,15 @@ async def _answer_no_auth_server(_: Request, __: AuthServerUnavailableError) -> 
     return _unavailable("The auth server is not available; try again")
 
 
+async def _answer_busy(_: Request, __: BusyError) -> JSONResponse:
+    return busy_response()
+
+
+def busy_response() -> JSONResponse:
+    """Refuse what cannot be answered soon."""
+    return _unavailable("The server is busy; try again")
+
+
 def _unavailable(detail: str) -> JSONResponse:
     return error_response(
         HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -177,6 +190,7 @@ EXCEPTION_HANDLERS: dict[
     InterfaceError: _answer_database_failure,
     InternalError: _answer_database_failure,  # a fail-over left the server read-only
     PoolTimeoutError: _answer_database_failure,
+    BusyError: _answer_busy,
     AuthServerUnavailableError: _answer_no_auth_server,
     SchemaNotCurrentError: _answer_schema_not_current,
     Exception: _answer_unexpected,

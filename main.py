@@ -1,6 +1,7 @@
 """Puts the app together; `uv run main.py` serves it."""
 
 import argparse
+import asyncio
 import logging
 import os
 import secrets
@@ -22,8 +23,9 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
-from db import POOL_SIZE, Database
+from db import POOL_SIZE, Database, hang_up_on_silence
 from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
 from routes import health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
@@ -62,7 +64,7 @@ class CORS(CORSMiddleware):
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
     """Bring the schema up to date, and serve; without a database too, until it comes."""
     database: Database = app.state.database
     current_default_thread_limiter().total_tokens = POOL_SIZE
@@ -70,7 +72,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(database.require_current_schema)
     except (OperationalError, SchemaNotCurrentError) as error:
         logger.warning("Answering 503 until this is mended: %s", cause_of(error))
-    yield
+    watch = asyncio.create_task(hang_up_on_silence())
+    yield {"connections": asyncio.Semaphore(POOL_SIZE)}
+    watch.cancel()
     database.engine.dispose()
 
 
@@ -104,8 +108,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
     # must be able to read a 500 as well.
-    app.middleware_stack = CORS(
-        app.build_middleware_stack(),
+    cors = CORS(
+        gate.Limit(app.build_middleware_stack()),
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
         allow_headers=("Authorization", "Content-Type"),
@@ -118,6 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
             "X-Total-Count",
         ),
     )
+    app.middleware_stack = gate.Headers(cors)
     return app
 
 

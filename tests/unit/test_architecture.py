@@ -9,7 +9,7 @@ from settings import ROOT
 
 LAYERS = [
     {"settings", "models", "errors"},
-    {"db", "jwks"},
+    {"db", "jwks", "gate"},
     {"auth"},
     {"routes.tasks", "routes.health"},
     {"main"},
