@@ -4,6 +4,7 @@ python-jose checks the signature. It leaves much of RFC 7515 and RFC 7519 open, 
 do not share a base, so what surrounds the signature is checked here, each rule with its source.
 """
 
+import asyncio
 import json
 import logging
 import math
@@ -33,6 +34,7 @@ from settings import Settings
 TOKEN_MAX_CHARS = 8 * 1024
 ACCEPTED_TOKENS_MAX = 10_000
 BODY_MAX_BYTES = 64 * 1024
+BODY_SECONDS = 5
 CLAIM_SHOWN_CHARS = 100
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
@@ -42,9 +44,13 @@ logger = logging.getLogger(__name__)
 
 UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
 FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
-BAD_BODY = documented(
-    400, "The body is not JSON in UTF-8", "There was an error parsing the body"
-) | documented(413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes")
+BAD_BODY = (
+    documented(400, "The body is not JSON in UTF-8", "There was an error parsing the body")
+    | documented(
+        408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
+    )
+    | documented(413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes")
+)
 
 
 class InvalidTokenError(Exception):
@@ -304,7 +310,7 @@ def _unauthorized(description: str) -> HTTPException:
 
 
 class GuardedRoute(APIRoute):
-    """A route that checks the token before the body is read, and then reads a bounded body.
+    """A route that checks the token first, and then reads a body of bounded size, in bounded time.
 
     FastAPI itself reads and parses the whole body before any dependency runs.
     """
@@ -321,14 +327,20 @@ class GuardedRoute(APIRoute):
 
 
 def _bounded(request: Request) -> Receive:
-    """Receive the body up to BODY_MAX_BYTES, whether or not its length was announced."""
+    """Receive the body up to BODY_MAX_BYTES, whether or not its length was announced, in time."""
     received_bytes = 0
+    deadline: float | None = None
 
     async def receive() -> Message:
-        nonlocal received_bytes
+        nonlocal received_bytes, deadline
+        deadline = deadline or asyncio.get_running_loop().time() + BODY_SECONDS
         if _announced_bytes(request) > BODY_MAX_BYTES:
             raise _too_large()
-        message = await request.receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise _too_slow() from error
         received_bytes += len(message.get("body", b""))
         if received_bytes > BODY_MAX_BYTES:
             raise _too_large()
@@ -342,6 +354,14 @@ def _announced_bytes(request: Request) -> int:
         return int(request.headers.get("Content-Length", "0"))
     except ValueError:
         return 0  # what arrives is counted all the same
+
+
+def _too_slow() -> HTTPException:
+    return HTTPException(
+        HTTPStatus.REQUEST_TIMEOUT,
+        f"The body took longer than {BODY_SECONDS} seconds",
+        {"Connection": "close"},  # the rest of it may still come
+    )
 
 
 def _too_large() -> HTTPException:

@@ -38,8 +38,8 @@ from settings import ROOT
 # As many connections as threads that use them: more only make them wait inside the database.
 POOL_SIZE = 16
 
-# A caller waits five seconds at most; half a second of them is for the network and our own loop.
-ANSWER_SECONDS = 4.5
+# A caller waits five seconds at most; one of them is for the network and our own loop.
+ANSWER_SECONDS = 4.0
 # Of these, what a request may wait for one of the connections. The rest is for the database.
 QUEUE_SECONDS = 1.5
 # PostgreSQL ends a statement by itself before we hang up on it.

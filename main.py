@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
@@ -26,7 +26,8 @@ from starlette.responses import Response
 import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database, hang_up_on_silence
-from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
+from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of, error_response
+from rates import TOO_MANY, RateLimit
 from routes import health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
 
@@ -75,6 +76,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
     watch = asyncio.create_task(hang_up_on_silence())
     yield {"connections": asyncio.Semaphore(POOL_SIZE)}
     watch.cancel()
+    if app.state.rate_limit is not None:
+        await app.state.rate_limit.close()
     database.engine.dispose()
 
 
@@ -96,13 +99,25 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
     app.state.verifier = TokenVerifier(settings)
-    app.include_router(tasks.router, prefix="/api/tasks", tags=["tasks"])
+    limits: list[params.Depends] = []
+    limited: Responses = {}
+    app.state.rate_limit = None
+    if settings.rate_limit is not None:
+        app.state.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_store)
+        limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
+    app.include_router(
+        tasks.router,
+        prefix="/api/tasks",
+        tags=["tasks"],
+        dependencies=limits,
+        responses=limited,
+    )
     app.include_router(
         tasks.router,
         prefix="/api/{user_id}/tasks",
         tags=["tasks, by user"],
-        dependencies=[OwnPath],
-        responses=FOREIGN_PATH,
+        dependencies=[OwnPath, *limits],
+        responses=FOREIGN_PATH | limited,
         generate_unique_id_function=_id_with_user,
     )
     app.include_router(health.router)
@@ -117,6 +132,8 @@ def create_app(settings: Settings) -> FastAPI:
             "ETag",
             "Link",
             "Location",
+            "RateLimit",
+            "RateLimit-Policy",
             "Retry-After",
             "X-Request-ID",
             "X-Total-Count",
@@ -185,6 +202,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        http="gate:Protocol",
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
 

@@ -4,7 +4,9 @@ import pytest
 from starlette.testclient import TestClient
 
 ORIGIN = "http://localhost:3000"
-EXPOSED = "ETag, Link, Location, Retry-After, X-Request-ID, X-Total-Count"
+EXPOSED = (
+    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID, X-Total-Count"
+)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])

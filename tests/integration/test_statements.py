@@ -17,7 +17,7 @@ from tests.wire import wire_to
 Traced = tuple[FastAPI, list[str]]
 
 # Sent in one message with the statement: how long it may take.
-LIMIT = re.compile(r"SET LOCAL statement_timeout = '[0-4]\.[0-9]{3}s'; ")
+LIMIT = re.compile(r"SET LOCAL statement_timeout = '[0-3]\.[0-9]{3}s'; ")
 
 OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("POST", "", {"json": {"title": "x"}}, "INSERT", "user_id"),

@@ -11,7 +11,7 @@ LAYERS = [
     {"settings", "models", "errors"},
     {"db", "jwks", "gate"},
     {"auth"},
-    {"routes.tasks", "routes.health"},
+    {"routes.tasks", "routes.health", "rates"},
     {"main"},
 ]
 MODULES = set().union(*LAYERS)
