@@ -10,7 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
@@ -152,6 +158,12 @@ async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse
     return _unavailable("The database is not available; try again")
 
 
+async def _answer_damaged_file(request: Request, error: DatabaseError) -> JSONResponse:
+    if type(error) is not DatabaseError:
+        raise error  # one of its kinds that is a mistake of ours
+    return await _answer_database_failure(request, error)  # what SQLite says of a damaged file
+
+
 async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -> JSONResponse:
     logger.warning("Answered 503: %s", error)
     return _unavailable("The database schema is not current; try again")
@@ -189,6 +201,7 @@ EXCEPTION_HANDLERS: dict[
     OperationalError: _answer_database_failure,
     InterfaceError: _answer_database_failure,
     InternalError: _answer_database_failure,  # a fail-over left the server read-only
+    DatabaseError: _answer_damaged_file,
     PoolTimeoutError: _answer_database_failure,
     BusyError: _answer_busy,
     AuthServerUnavailableError: _answer_no_auth_server,
