@@ -2,10 +2,11 @@
 
 import logging
 import math
-import time
 from collections import Counter
 from http import HTTPStatus
 from importlib import import_module
+from time import monotonic
+from time import time as now
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -46,9 +47,9 @@ class RateLimit:
 
     async def __call__(self, request: Request, user: CurrentUser) -> None:
         """Count the request, and refuse it where the user has used up the window's quota."""
-        now = time.time()
-        window = int(now // self._rate.seconds)
-        seconds_left = math.ceil((window + 1) * self._rate.seconds - now)
+        moment = now()
+        window = int(moment // self._rate.seconds)
+        seconds_left = math.ceil((window + 1) * self._rate.seconds - moment)
         count = await self._count(user.id, window)
         remaining = max(0, self._rate.requests - count)
         request.state.headers = [
@@ -63,13 +64,13 @@ class RateLimit:
             )
 
     async def _count(self, user_id: str, window: int) -> int:
-        if self._store is not None and time.monotonic() >= self._store_away_until:
+        if self._store is not None and monotonic() >= self._store_away_until:
             try:
                 return await self._count_in_store(f"todo:{window}:{user_id}")
             except Exception as error:  # noqa: BLE001  # redis-py's, and what the network raises
                 # A limit is no reason to refuse everybody.
                 logger.warning("Counting requests without RATE_LIMIT_STORE: %s", error)
-                self._store_away_until = time.monotonic() + STORE_AWAY_SECONDS
+                self._store_away_until = monotonic() + STORE_AWAY_SECONDS
         if window != self._window:
             self._window, self._counts = window, Counter()
         self._counts[user_id] += 1
