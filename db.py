@@ -5,6 +5,7 @@ import math
 import os
 import select
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -153,12 +154,12 @@ def make_engine(url: URL) -> Engine:
         connect_args=connect_args,
         **dialect_options,
     )
+    event.listen(engine, "handle_error", _leave_what_is_read_only)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _use_write_ahead_log)
     else:
         event.listen(engine, "do_connect", _connect)
         event.listen(engine, "checkout", _test_connection)
-        event.listen(engine, "handle_error", _leave_a_standby)
     return engine
 
 
@@ -256,9 +257,12 @@ def _test_connection(connection: Psycopg2Connection, _: ConnectionPoolEntry, __:
             raise InvalidatePoolError from error  # the pool connects anew and goes on
 
 
-def _leave_a_standby(context: ExceptionContext) -> None:
-    """Drop all connections to a server that became read-only; its successor may answer the next."""
-    if isinstance(context.original_exception, ReadOnlySqlTransaction):
+def _leave_what_is_read_only(context: ExceptionContext) -> None:
+    """Drop all connections to a server or file that is read-only: the next may be writable."""
+    error = context.original_exception
+    if isinstance(error, ReadOnlySqlTransaction) or (
+        isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
+    ):
         context.is_disconnect = True
 
 

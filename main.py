@@ -33,6 +33,8 @@ from settings import ENV_FILE, ROOT, Settings, explain
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
+# By default uvicorn kills a worker whose imports take longer than five seconds, again and again.
+WORKER_START_SECONDS = 60
 # uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
 STARTUP_FAILURE = 3
 
@@ -203,6 +205,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         reload=arguments.reload,
         http="gate:Protocol",
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
 

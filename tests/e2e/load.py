@@ -16,6 +16,7 @@ CLIENT_TIMEOUT_SECONDS = 30
 @dataclass(slots=True)
 class Answer:
     status: int  # 0 where the connection ended without an answer
+    began: float
     seconds: float
     head: bytes = b""
     body: bytes = b""
@@ -41,10 +42,10 @@ class Client:
                 status, head, content = await self._exchange(method, path, body)
         except (OSError, EOFError, TimeoutError):
             self.close()
-            return Answer(0, time.monotonic() - began)
+            return Answer(0, began, time.monotonic() - began)
         if b"connection: close" in head:
             self.close()
-        return Answer(status, time.monotonic() - began, head, content)
+        return Answer(status, began, time.monotonic() - began, head, content)
 
     async def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes, bytes]:
         if self._writer is None:
@@ -76,6 +77,16 @@ class Seen:
         return dict(sorted(Counter(answer.status for answer in self.answers).items()))
 
     @property
+    def acknowledged(self) -> set[object]:
+        """The ids of the tasks whose creation was acknowledged."""
+        return {answer.task["id"] for answer in self.answers if answer.status == 201}
+
+    def first_success(self, moment: float) -> float:
+        """The seconds from the moment to the first success after it."""
+        ends = (a.began + a.seconds for a in self.answers if 200 <= a.status < 300)
+        return min(end for end in ends if end > moment) - moment
+
+    @property
     def slowest(self) -> float:
         return max(answer.seconds for answer in self.answers)
 
@@ -92,8 +103,11 @@ async def create(client: Client, number: int, turn: int) -> Answer:
     return await client.request("POST", "/api/tasks", {"title": f"{number}-{turn}"})
 
 
-async def read(client: Client, _: int, __: int) -> Answer:
-    return await client.request("GET", "/api/tasks?limit=1")
+def get(path: str) -> Ask:
+    async def ask(client: Client, _: int, __: int) -> Answer:
+        return await client.request("GET", path)
+
+    return ask
 
 
 @asynccontextmanager
@@ -122,7 +136,7 @@ async def load(port: int, clients: int, ask: Ask = create) -> AsyncIterator[Seen
             going = False
 
 
-async def until(port: int, status: int, ask: Ask = create) -> float:
+async def until(port: int, status: int = 201, ask: Ask = create) -> float:
     """Ask until this is the answer, and give the seconds that it took."""
     began = time.monotonic()
     client = Client(port)

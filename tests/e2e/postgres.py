@@ -1,8 +1,10 @@
 """A PostgreSQL of one's own, on TCP, that can be killed, frozen and started again."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +23,12 @@ class PostgreSQL:
     """The server, with the durability that it has by default."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._folder = folder / "data"
         self._folder.mkdir()
         installed = PostgresServer(self._folder, cleanup_mode=None)
         installed.ensure_pgdata_inited()
-        self._user = installed.system_user  # where the tests run as root; PostgreSQL does not
+        self.user = installed.system_user  # where the tests run as root; PostgreSQL does not
         self._binary = installed.bin_path / "postgres"
         self._log = folder / "postgres.log"
         self.port = free_port()
@@ -56,7 +59,7 @@ class PostgreSQL:
     def _launch(self, options: str) -> None:
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [self._binary, *options.split()], user=self._user, stdout=log, stderr=log
+                [self._binary, *options.split()], user=self.user, stdout=log, stderr=log
             )
 
     def is_ready(self) -> bool:
@@ -65,6 +68,10 @@ class PostgreSQL:
         except psycopg2.OperationalError:
             return False
         return True
+
+    def ids(self) -> set[object]:
+        """The ids of all tasks."""
+        return {row[0] for row in self.run("SELECT id FROM task")}
 
     def run(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement beside the service."""
@@ -95,6 +102,15 @@ class PostgreSQL:
         self._process.kill()
         self._process.wait()
 
+    def demote(self) -> None:
+        """Come back as a standby, which is read-only."""
+        self.stop()
+        (self._folder / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        self.run("SELECT pg_promote()")
+
     def stop(self) -> None:
         """End it at once, whatever it is doing."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -104,9 +120,14 @@ class PostgreSQL:
 
 
 @contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(folder)
+def postgresql() -> Iterator[PostgreSQL]:
+    # Not in pytest's folder, which each run of pytest closes to the user that PostgreSQL runs as.
+    folder = Path(tempfile.mkdtemp())
     try:
-        yield server
+        server = PostgreSQL(folder)
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
-        server.stop()
+        shutil.rmtree(folder)
