@@ -147,3 +147,34 @@ async def until(port: int, status: int = 201, ask: Ask = create) -> float:
         await asyncio.sleep(0.02)
     client.close()
     return time.monotonic() - began
+
+
+@asynccontextmanager
+async def arrivals(port: int, per_second: float, ask: Ask) -> AsyncIterator[Seen]:
+    """Let requests arrive at this rate, whether or not the former are answered, until the end."""
+    seen = Seen()
+    idle: list[Client] = []
+
+    async def one(number: int) -> None:
+        client = idle.pop() if idle else Client(port)
+        seen.answers.append(await ask(client, number, 0))
+        idle.append(client)
+
+    async def arrive() -> None:
+        began = time.monotonic()
+        number = 0
+        while True:
+            due = int((time.monotonic() - began) * per_second)
+            while number < due:
+                group.create_task(one(number))
+                number += 1
+            await asyncio.sleep(0.005)
+
+    async with asyncio.TaskGroup() as group:
+        arriving = group.create_task(arrive())
+        try:
+            yield seen
+        finally:
+            arriving.cancel()
+    for client in idle:
+        client.close()
