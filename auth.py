@@ -4,6 +4,7 @@ python-jose checks the signature. It leaves much of RFC 7515 and RFC 7519 open, 
 do not share a base, so what surrounds the signature is checked here, each rule with its source.
 """
 
+import asyncio
 import json
 import logging
 import math
@@ -33,6 +34,7 @@ from settings import Settings
 TOKEN_MAX_CHARS = 8 * 1024
 ACCEPTED_TOKENS_MAX = 10_000
 BODY_MAX_BYTES = 64 * 1024
+BODY_SECONDS = 5
 CLAIM_SHOWN_CHARS = 100
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
@@ -45,8 +47,13 @@ FOREIGN_PATH = documented(403, "Another user's path", "The path names another us
 TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
 )
-BAD_BODY = TOO_LARGE | documented(
-    400, "The body is not JSON in UTF-8", "There was an error parsing the body"
+TOO_SLOW = documented(
+    408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
+)
+BAD_BODY = (
+    documented(400, "The body is not JSON in UTF-8", "There was an error parsing the body")
+    | TOO_SLOW
+    | TOO_LARGE
 )
 
 
@@ -307,12 +314,13 @@ def _unauthorized(description: str) -> HTTPException:
 
 
 class GuardedRoute(APIRoute):
-    """A route that checks the token before the body is read, and then reads a bounded body.
+    """A route that checks the token first, and then reads a body of bounded size, in bounded time.
 
     FastAPI itself reads and parses the whole body before any dependency runs.
     """
 
     body_max_bytes = BODY_MAX_BYTES
+    body_seconds = BODY_SECONDS
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -322,21 +330,29 @@ class GuardedRoute(APIRoute):
         async def handle_guarded(request: Request) -> Response:
             request.state.user = await authenticate(request)
             if may_have_body:
-                request = Request(request.scope, _bounded(request, self.body_max_bytes))
+                request = Request(
+                    request.scope, _bounded(request, self.body_max_bytes, self.body_seconds)
+                )
             return await handle(request)
 
         return handle_guarded
 
 
-def _bounded(request: Request, max_bytes: int) -> Receive:
-    """Receive the body up to so many bytes, whether or not its length was announced."""
+def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
+    """Receive the body up to so many bytes, whether or not its length was announced, in time."""
     received_bytes = 0
+    deadline: float | None = None
 
     async def receive() -> Message:
-        nonlocal received_bytes
+        nonlocal received_bytes, deadline
+        deadline = deadline or asyncio.get_running_loop().time() + max_seconds
         if _announced_bytes(request) > max_bytes:
             raise _too_large(max_bytes)
-        message = await request.receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise _too_slow(max_seconds) from error
         received_bytes += len(message.get("body", b""))
         if received_bytes > max_bytes:
             raise _too_large(max_bytes)
@@ -350,6 +366,14 @@ def _announced_bytes(request: Request) -> int:
         return int(request.headers.get("Content-Length", "0"))
     except ValueError:
         return 0  # what arrives is counted all the same
+
+
+def _too_slow(max_seconds: float) -> HTTPException:
+    return HTTPException(
+        HTTPStatus.REQUEST_TIMEOUT,
+        f"The body took longer than {max_seconds} seconds",
+        {"Connection": "close"},  # the rest of it may still come
+    )
 
 
 def _too_large(max_bytes: int) -> HTTPException:

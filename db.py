@@ -1,44 +1,75 @@
-"""The engine, its schema, and the statements that each request executes."""
+"""The engine, its schema, and the statements of each request, within the time that it has."""
 
+import asyncio
+import math
+import os
+import select
+import socket
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Annotated, Any
 
+import anyio
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
+from psycopg2.errors import ReadOnlySqlTransaction
+from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
+from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812
 from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    ExceptionContext,
     Executable,
     Row,
     UpdateBase,
     create_engine,
     event,
 )
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
+from typing_extensions import override
 
 from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
 
 # As many connections as threads that use them: more only make them wait inside the database.
 POOL_SIZE = 16
-CONNECT_TIMEOUT_SECONDS = 3
-POOL_TIMEOUT_SECONDS = 3
+
+# A caller waits five seconds at most; one of them is for the network and our own loop.
+ANSWER_SECONDS = 4.0
+# Of these, what a request may wait for one of the connections. The rest is for the database.
+QUEUE_SECONDS = 1.5
+# PostgreSQL ends a statement by itself before we hang up on it.
+HANG_UP_AFTER_SECONDS = 0.5
+WATCH_SECONDS = 0.1
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
-# A busy connection is not tested; one that a server or a proxy may have closed meanwhile is.
-UNTESTED_IDLE_SECONDS = 1
+CONNECT_ARGS: dict[str, object] = {
+    "connect_timeout": 2,  # libpq's least, and for each address; the request's limit ends it sooner
+    # Notice within a minute what a router on the way has forgotten or a dead host will not answer.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
+
+# Until when the request at hand must be answered; nothing else has a limit.
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+# What is being asked just now, and until when it must be answered.
+_running: dict[Psycopg2Connection, float] = {}
 
 
 class Database:
@@ -82,6 +113,20 @@ class Database:
         finally:
             self._migration.release()
 
+    async def require(self, what: Callable[[], None]) -> None:
+        """Run one of the checks in a thread, and let it go on without us where it takes long.
+
+        Raises:
+            SchemaNotCurrentError, OperationalError: as the check does.
+            TimeoutError: it takes long.
+
+        """
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                await anyio.to_thread.run_sync(what, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise PoolTimeoutError("No answer about the schema") from error
+
     def check_schema(self) -> None:
         """Raise SchemaNotCurrentError unless the schema is the one this program works with."""
         if (revision := self._revision()) != self._head:
@@ -91,7 +136,7 @@ class Database:
             )
 
     def _revision(self) -> str | None:
-        with self.engine.connect() as connection:
+        with time_limit(ANSWER_SECONDS), self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
     def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
@@ -114,12 +159,12 @@ def make_engine(url: URL) -> Engine:
     """Make an engine whose every statement is its own transaction; it connects on first use."""
     # Every operation is one statement, so each is its own transaction: AUTOCOMMIT saves the
     # round trips of BEGIN and COMMIT, and there is nothing to roll back when a connection returns.
-    connect_args: dict[str, object]
     if url.get_backend_name() == "sqlite":
+        connect_args: dict[str, object]
         connect_args = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
         dialect_options = {}
     else:
-        connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+        connect_args = CONNECT_ARGS | {"cursor_factory": _LimitedCursor}
         # HSTORE, which this schema does not use, would cost a catalog query per connection.
         dialect_options = {"use_native_hstore": False}
     engine = create_engine(
@@ -127,16 +172,18 @@ def make_engine(url: URL) -> Engine:
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         max_overflow=0,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_timeout=QUEUE_SECONDS,
         pool_reset_on_return=None,
         hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args=connect_args,
         **dialect_options,
     )
+    event.listen(engine, "handle_error", _leave_what_is_read_only)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _use_write_ahead_log)
     else:
-        _test_idle_connections(engine)
+        event.listen(engine, "do_connect", _connect)
+        event.listen(engine, "checkout", _test_connection)
     return engine
 
 
@@ -145,22 +192,109 @@ def _use_write_ahead_log(connection: DBAPIConnection, _: ConnectionPoolEntry) ->
     connection.cursor().execute("PRAGMA journal_mode = WAL")
 
 
-def _test_idle_connections(engine: Engine) -> None:
-    """Test a connection before use where it was idle, and drop the pool when it is closed."""
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Give what is executed from here on so much time, however long the request has taken."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
-    @event.listens_for(engine, "checkin")
-    def note_time(_: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        entry.info["idle_since"] = time.monotonic()
 
-    @event.listens_for(engine, "checkout")
-    def test(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
-        idle_seconds = time.monotonic() - entry.info.get("idle_since", time.monotonic())
-        if idle_seconds < UNTESTED_IDLE_SECONDS:
+class _LimitedCursor(Psycopg2Cursor):
+    """Sends each statement with the time that is left for it.
+
+    Both go in one message, which PostgreSQL runs as one transaction: it costs no round trip, and
+    nothing stays in the session, which a pooler may give to another client next. A connection's
+    `cancel()` would not do: psycopg2 holds the GIL in it, and a frozen server the whole process.
+    """
+
+    @override
+    def execute(self, query: Any, vars: Any = None) -> None:
+        deadline = _deadline.get()
+        if deadline == math.inf:
+            super().execute(query, vars)
             return
+        seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
+        if seconds <= 0:  # zero would be no limit
+            raise psycopg2.OperationalError("No time is left for the statement")
+        _running[self.connection] = deadline
         try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
+            super().execute(_with_limit(query, seconds), vars)
+        finally:
+            del _running[self.connection]
+
+
+def _with_limit(query: str | bytes, seconds: float) -> str | bytes:
+    limit = f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
+    # psycopg2 gives itself bytes where it executes for many rows.
+    return limit.encode() + query if isinstance(query, bytes) else limit + query
+
+
+async def hang_up_on_silence() -> None:
+    """Hang up, for as long as the program serves, where the database does not say anything.
+
+    The thread that waits for it then gets an OperationalError.
+    """
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        now = time.monotonic()
+        for connection, deadline in list(_running.items()):
+            if deadline <= now:
+                with suppress(psycopg2.InterfaceError, OSError):  # it has ended meanwhile
+                    _hang_up(connection)
+
+
+def _hang_up(connection: Psycopg2Connection) -> None:
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(
+    dialect: Dialect, _: ConnectionPoolEntry, arguments: list[Any], parameters: dict[str, Any]
+) -> DBAPIConnection:
+    """Connect within the time that is left, however many addresses there are, and name servers."""
+    attempt: Future[DBAPIConnection] = Future()
+
+    def connect() -> None:
+        try:
+            attempt.set_result(dialect.connect(*arguments, **parameters))
+        except psycopg2.Error as error:
+            attempt.set_exception(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        left = _deadline.get() - time.monotonic()
+        return attempt.result(None if left == math.inf else left)
+    except TimeoutError as error:
+        attempt.add_done_callback(_close)
+        raise psycopg2.OperationalError("No connection within the time that is left") from error
+
+
+def _close(attempt: Future[DBAPIConnection]) -> None:
+    if attempt.exception() is None:
+        attempt.result().close()
+
+
+def _test_connection(connection: Psycopg2Connection, _: ConnectionPoolEntry, __: object) -> None:
+    """Test a connection where the server has sent something unasked: mostly, that it is closed."""
+    unasked = select.poll()
+    unasked.register(connection.fileno(), select.POLLIN)
+    if unasked.poll(0):
+        try:
+            connection.cursor().execute("SELECT 1")
+        except psycopg2.Error as error:
             raise InvalidatePoolError from error  # the pool connects anew and goes on
+
+
+def _leave_what_is_read_only(context: ExceptionContext) -> None:
+    """Drop all connections to a server or file that is read-only: the next may be writable."""
+    error = context.original_exception
+    if isinstance(error, ReadOnlySqlTransaction) or (
+        isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
+    ):
+        context.is_disconnect = True
 
 
 @contextmanager
@@ -176,7 +310,7 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
             f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
             f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
         )
-    with transaction(engine) as connection:
+    with time_limit(math.inf), transaction(engine) as connection:
         connection.exec_driver_sql(lock)
         yield connection
 
@@ -191,10 +325,11 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 
 async def get_database(request: Request) -> Database:
-    """Give the database, with the schema that the statements need."""
+    """Give the database, with the schema that the statements need, and begin the time for them."""
+    _deadline.set(time.monotonic() + ANSWER_SECONDS)
     database: Database = request.app.state.database
     if not database.schema_is_current:
-        await run_in_threadpool(database.require_current_schema)
+        await database.require(database.require_current_schema)
     return database
 
 

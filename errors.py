@@ -10,7 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
@@ -150,6 +156,12 @@ async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse
     return _unavailable("The database is not available; try again")
 
 
+async def _answer_damaged_file(request: Request, error: DatabaseError) -> JSONResponse:
+    if type(error) is not DatabaseError:
+        raise error  # one of its kinds that is a mistake of ours
+    return await _answer_database_failure(request, error)  # what SQLite says of a damaged file
+
+
 async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -> JSONResponse:
     logger.warning("Answered 503: %s", error)
     return _unavailable("The database schema is not current; try again")
@@ -157,6 +169,11 @@ async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -
 
 async def _answer_no_auth_server(_: Request, __: AuthServerUnavailableError) -> JSONResponse:
     return _unavailable("The auth server is not available; try again")
+
+
+def busy_response() -> JSONResponse:
+    """Refuse what cannot be answered soon."""
+    return _unavailable("The server is busy; try again")
 
 
 def _unavailable(detail: str) -> JSONResponse:
@@ -178,6 +195,7 @@ EXCEPTION_HANDLERS: dict[
     OperationalError: _answer_database_failure,
     InterfaceError: _answer_database_failure,
     InternalError: _answer_database_failure,  # a fail-over left the server read-only
+    DatabaseError: _answer_damaged_file,
     PoolTimeoutError: _answer_database_failure,
     AuthServerUnavailableError: _answer_no_auth_server,
     SchemaNotCurrentError: _answer_schema_not_current,

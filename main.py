@@ -1,6 +1,7 @@
 """Puts the app together; `uv run main.py` serves it."""
 
 import argparse
+import asyncio
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
@@ -22,14 +23,18 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
-from db import POOL_SIZE, Database
-from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
+from db import POOL_SIZE, Database, hang_up_on_silence
+from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of, error_response
+from rates import TOO_MANY, RateLimit
 from routes import health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, explain
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
+# By default uvicorn kills a worker whose imports take longer than five seconds, again and again.
+WORKER_START_SECONDS = 60
 # uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
 STARTUP_FAILURE = 3
 
@@ -70,7 +75,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(database.require_current_schema)
     except (OperationalError, SchemaNotCurrentError) as error:
         logger.warning("Answering 503 until this is mended: %s", cause_of(error))
+    watch = asyncio.create_task(hang_up_on_silence())
     yield
+    watch.cancel()
+    if app.state.rate_limit is not None:
+        await app.state.rate_limit.close()
     database.engine.dispose()
 
 
@@ -93,24 +102,32 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
     app.state.verifier = TokenVerifier(settings)
+    limits: list[params.Depends] = []
+    limited: Responses = {}
+    app.state.rate_limit = None
+    if settings.rate_limit is not None:
+        app.state.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_store)
+        limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
     # What has a name under /api/tasks comes before what has an id there.
     for router in (transfers.router, tasks.router):
-        app.include_router(router, prefix="/api/tasks", tags=["tasks"])
+        app.include_router(
+            router, prefix="/api/tasks", tags=["tasks"], dependencies=limits, responses=limited
+        )
     for router in (transfers.router, tasks.router):
         app.include_router(
             router,
             prefix="/api/{user_id}/tasks",
             tags=["tasks, by user"],
-            dependencies=[OwnPath],
-            responses=FOREIGN_PATH,
+            dependencies=[OwnPath, *limits],
+            responses=FOREIGN_PATH | limited,
             generate_unique_id_function=_id_with_user,
         )
-    app.include_router(users.router, tags=["you"])
+    app.include_router(users.router, tags=["you"], dependencies=limits, responses=limited)
     app.include_router(health.router)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
     # must be able to read a 500 as well.
-    app.middleware_stack = CORS(
-        app.build_middleware_stack(),
+    cors = CORS(
+        gate.Limit(app.build_middleware_stack()),
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
         allow_headers=(
@@ -125,11 +142,14 @@ def create_app(settings: Settings) -> FastAPI:
             "Idempotent-Replayed",
             "Link",
             "Location",
+            "RateLimit",
+            "RateLimit-Policy",
             "Retry-After",
             "X-Request-ID",
             "X-Total-Count",
         ),
     )
+    app.middleware_stack = gate.Headers(cors)
     return app
 
 
@@ -192,6 +212,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        http="gate:Protocol",
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
 

@@ -1,7 +1,9 @@
 """The environment, then `.env`, read once into one frozen Settings."""
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from jose.backends import HMACKey
@@ -22,6 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
+PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 def _parse_database_url(text: object) -> URL:
@@ -93,6 +96,28 @@ def _split_origins(text: object) -> object:
     return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
 
 
+class Rate(NamedTuple):
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: int
+
+
+def _parse_rate(text: object) -> Rate:
+    match = re.fullmatch(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", str(text))
+    if match is None:
+        raise ValueError("must look like 100/minute; second, hour and day are known as well")
+    return Rate(int(match[1]), PERIODS[match[2]])
+
+
+def _require_redis(url: str) -> str:
+    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    if find_spec("redis") is None:
+        raise ValueError("needs a package that is not installed: uv sync --extra redis")
+    return url
+
+
 class DatabaseSettings(BaseSettings):
     """What a migration run needs to be told: it works without the secret."""
 
@@ -115,6 +140,8 @@ class Settings(DatabaseSettings):
     )
     auto_migrate: bool = True
     tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
+    rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_parse_rate)] | None = None
+    rate_limit_store: Annotated[str, AfterValidator(_require_redis)] | None = None
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:

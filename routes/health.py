@@ -24,11 +24,9 @@ async def health() -> Health:
 
 
 @router.get("/ready", responses=UNAVAILABLE)
-def ready(request: Request) -> Health:
+async def ready(request: Request) -> Health:
     """Tell whether requests can be served: the database answers and its schema is current."""
     database: Database = request.app.state.database
-    if database.schema_is_current:
-        database.check_schema()
-    else:
-        database.require_current_schema()
+    known = database.schema_is_current
+    await database.require(database.check_schema if known else database.require_current_schema)
     return Health(status="ok")

@@ -13,8 +13,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import bindparam, func, insert, select, tuple_
 
-from auth import BODY_MAX_BYTES, TOO_LARGE, UNAUTHORIZED, CurrentUser, GuardedRoute
-from db import Database, DatabaseDep, transaction
+from auth import (
+    BODY_MAX_BYTES,
+    TOO_LARGE,
+    TOO_SLOW,
+    UNAUTHORIZED,
+    CurrentUser,
+    GuardedRoute,
+)
+from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, invalid
 from models import TASKS, TaskCreate, TaskPublic, User, new_columns, owned
 from routes.paging import EPOCH, TASK_COLUMNS
@@ -22,6 +29,7 @@ from routes.tasks import FULL, too_many_tasks
 
 ROWS_PER_STATEMENT = 1000
 IMPORT_MAX_BYTES = 64 * 1024 * 1024
+IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
 # Oldest first, so that what is imported again has the same order.
@@ -39,6 +47,7 @@ class TransferRoute(GuardedRoute):
     """A route whose body may be all tasks of a user."""
 
     body_max_bytes = IMPORT_MAX_BYTES
+    body_seconds = IMPORT_SECONDS
 
 
 router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
@@ -80,7 +89,7 @@ def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
     )
 
 
-@router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_LARGE | FULL)
+@router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_SLOW | TOO_LARGE | FULL)
 def import_tasks(
     file: ReceivedFile, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Imported:
@@ -90,7 +99,7 @@ def import_tasks(
     """
     limit: int = request.app.state.settings.tasks_per_user
     rows = _read(file, user)
-    with transaction(database.engine) as connection:
+    with time_limit(IMPORT_SECONDS), transaction(database.engine) as connection:
         held = connection.execute(HELD, {"owner": user.id}).scalar_one()
         imported = 0
         while batch := list(islice(rows, ROWS_PER_STATEMENT)):
@@ -106,7 +115,8 @@ def _export(user: User, database: Database) -> Iterator[bytes]:
     place: dict[str, object] = {"created_at": EPOCH, "id": 0}
     more = True
     while more:
-        rows = database.all(EXPORTED, owner=user.id, **place)
+        with time_limit(ANSWER_SECONDS):
+            rows = database.all(EXPORTED, owner=user.id, **place)
         tasks = map(TaskPublic.model_validate, rows)
         yield b"".join(task.model_dump_json().encode() + b"\n" for task in tasks)
         if more := len(rows) == ROWS_PER_STATEMENT:

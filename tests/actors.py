@@ -1,11 +1,16 @@
 """Who calls the app in a test, and the settings it runs with."""
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import URL
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from main import sign
 from settings import Settings
@@ -23,6 +28,8 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "jwt_audience": None,
         "cors_origins": "http://localhost:3000",
         "auto_migrate": True,
+        "rate_limit": None,
+        "rate_limit_store": None,
     }
     return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # parsed by it
 
@@ -34,3 +41,19 @@ def bearer(user_id: str, minutes: int = 5) -> dict[str, str]:
 def client_of(app: FastAPI, headers: dict[str, str]) -> Iterator[TestClient]:
     with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
         yield client
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[int]:
+    """Serve the app as main.py does, on real connections, and give the port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = uvicorn.Server(uvicorn.Config(app, http="gate:Protocol", log_config=None))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()

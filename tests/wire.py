@@ -24,7 +24,10 @@ class Wire(socketserver.ThreadingTCPServer):
         self._database = database
         self.statements: list[str] = []
         self.open: set[socket.socket] = set()
+        self.clients: set[socket.socket] = set()
         self.refusing = False
+        self._flowing = threading.Event()
+        self._flowing.set()
 
     @property
     def url(self) -> URL:
@@ -44,6 +47,22 @@ class Wire(socketserver.ThreadingTCPServer):
         server.connect(f"{folder}/.s.PGSQL.{self._database.port or 5432}")
         return server
 
+    def freeze(self) -> None:
+        """Keep every connection, take new ones, and pass nothing on."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def wait_while_frozen(self) -> None:
+        self._flowing.wait()
+
+    def notify(self) -> None:
+        """Send a notice that nobody asked for, as a server may at any time."""
+        fields = b"SNOTICE\0VNOTICE\0C00000\0Mnothing of importance\0\0"
+        for connection in self.clients:
+            connection.sendall(b"N" + struct.pack("!i", len(fields) + 4) + fields)
+
     def cut(self) -> None:
         """Close every connection, as a server does that restarts or scales to zero."""
         for connection in list(self.open):
@@ -57,15 +76,18 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         if self.server.refusing:
             return
+        self.server.wait_while_frozen()
         with self.server.connect() as upstream:
             self.server.open |= {self.request, upstream}
-            answers = threading.Thread(target=_pump, args=(upstream, self.request), daemon=True)
+            self.server.clients.add(self.request)
+            answers = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
             answers.start()
             with contextlib.suppress(OSError):
                 self._pass_messages(upstream)
             with contextlib.suppress(OSError):
                 upstream.shutdown(socket.SHUT_RDWR)
             answers.join()
+            self.server.clients.discard(self.request)
             self.server.open -= {self.request, upstream}
 
     def _pass_messages(self, upstream: socket.socket) -> None:
@@ -75,16 +97,17 @@ class _Connection(socketserver.BaseRequestHandler):
                 message = client.read(struct.unpack("!i", length)[0] - 4)
                 if kind == b"Q":
                     self.server.statements.append(message.rstrip(b"\0").decode())
+                self.server.wait_while_frozen()
                 upstream.sendall(kind + length + message)
                 kind = client.read(1)
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # either side may have gone
-        while chunk := source.recv(65536):
-            sink.sendall(chunk)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_RDWR)
+    def _pump(self, upstream: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # either side may have gone
+            while chunk := upstream.recv(65536):
+                self.server.wait_while_frozen()
+                self.request.sendall(chunk)
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -93,5 +116,6 @@ def wire_to(database: URL) -> Iterator[Wire]:
     with Wire(database) as wire:
         threading.Thread(target=wire.serve_forever, args=(0.01,), daemon=True).start()
         yield wire
+        wire.thaw()
         wire.shutdown()
         wire.cut()

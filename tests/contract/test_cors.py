@@ -4,7 +4,10 @@ import pytest
 from starlette.testclient import TestClient
 
 ORIGIN = "http://localhost:3000"
-EXPOSED = "ETag, Idempotent-Replayed, Link, Location, Retry-After, X-Request-ID, X-Total-Count"
+EXPOSED = (
+    "ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
+    "X-Request-ID, X-Total-Count"
+)
 SENT = "authorization,content-type,idempotency-key,if-match,if-none-match"
 
 

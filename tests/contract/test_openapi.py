@@ -41,17 +41,17 @@ def test_an_operation_has_a_description_and_documents_its_errors(operation: Oper
 
 
 DOCUMENTED = {
-    "create_task": {"200", "201", "400", "409", "413"},
+    "create_task": {"200", "201", "400", "408", "409", "413"},
     "list_tasks": {"200"},
-    "patch_tasks": {"200", "400", "413"},
+    "patch_tasks": {"200", "400", "408", "413"},
     "delete_tasks": {"200"},
     "read_task": {"200", "304", "404"},
-    "put_task": {"200", "400", "404", "412", "413"},
-    "patch_task": {"200", "400", "404", "412", "413"},
+    "put_task": {"200", "400", "404", "408", "412", "413"},
+    "patch_task": {"200", "400", "404", "408", "412", "413"},
     "complete_task": {"200", "404", "412"},
     "delete_task": {"204", "404", "412"},
     "export_tasks": {"200"},
-    "import_tasks": {"201", "409", "413"},
+    "import_tasks": {"201", "408", "409", "413"},
     "read_me": {"200"},
     "delete_me": {"204"},
 }

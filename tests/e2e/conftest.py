@@ -1,6 +1,7 @@
 """Real processes, each on a port that the system chose, and each ended by its own pid."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from settings import ROOT, Settings
+from tests.actors import SECRET
 
 START_LIMIT_SECONDS = 30
 STOP_LIMIT_SECONDS = 15
@@ -72,7 +75,7 @@ class Server:
 
     def stop(self) -> int:
         """Ask it to end, as a supervisor does, and give its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)  # which does nothing where it has ended
         try:
             return self.process.wait(STOP_LIMIT_SECONDS)
         except subprocess.TimeoutExpired:  # pragma: no cover  # only where a test fails
@@ -117,15 +120,46 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
     """Start a server in the checkout; all are stopped in the end."""
-    servers: list[Server] = []
+    with ExitStack() as servers:  # which stops the others too where one does not end
 
-    def start_one(*command: str, port: int | None = None, **variables: str) -> Server:
-        servers.append(Server(list(command), checkout, environment | variables, port))
-        return servers[-1]
+        def start_one(*command: str, port: int | None = None, **variables: str) -> Server:
+            server = Server(list(command), checkout, environment | variables, port)
+            servers.callback(server.stop)
+            return server
 
-    yield start_one
-    for server in servers:
-        server.stop()
+        yield start_one
+
+
+@pytest.fixture
+def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """Start `main.py` as it stands here, on a database, with so many workers."""
+    with ExitStack() as servers:
+
+        def serve_one(database_url: str, workers: int = 1, **variables: str) -> Server:
+            secret = SECRET.get_secret_value()
+            variables |= {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": secret}
+            command = [sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
+            command += ["--workers", str(workers)]
+            server = Server(command, tmp_path, environment | variables)
+            servers.callback(server.stop)
+            return server.wait("/ready")
+
+        yield serve_one
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Print what was measured, and keep it where benchmarks/reliability.py asks for it."""
+
+    def note(fault: str, workers: int, **figures: object) -> None:
+        text = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+        print(f"{fault}, {workers} process(es): {text}")
+        if path := os.environ.get("RELIABILITY_FIGURES"):  # pragma: no cover  # set by the command
+            row = {"fault": fault, "workers": workers, "figures": text}
+            with Path(path).open("a") as file:
+                file.write(json.dumps(row | {"test": request.node.originalname}) + "\n")
+
+    return note
 
 
 @pytest.fixture

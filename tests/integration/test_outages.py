@@ -1,14 +1,20 @@
 """The database is away, comes, goes, and comes back."""
 
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
 from starlette.testclient import TestClient
 
 import db
+import main
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
@@ -64,22 +70,146 @@ def test_the_database_goes_and_comes_back(ann: TestClient, wire: Wire, anns_task
 
 
 def test_connections_closed_while_idle_cost_no_failed_request(
-    ann: TestClient, wire: Wire, anns_task: str, monkeypatch: pytest.MonkeyPatch
+    ann: TestClient, wire: Wire, anns_task: str
 ) -> None:
-    monkeypatch.setattr(db, "UNTESTED_IDLE_SECONDS", 0)
     wire.cut()
 
     assert ann.get(anns_task).status_code == 200
 
 
-def test_an_idle_connection_that_still_works_is_used_again(
-    ann: TestClient, wire: Wire, anns_task: str, monkeypatch: pytest.MonkeyPatch
+def test_an_unasked_notice_does_not_cost_a_connection_that_works(
+    ann: TestClient, wire: Wire, anns_task: str
 ) -> None:
-    monkeypatch.setattr(db, "UNTESTED_IDLE_SECONDS", 0)
     before = set(wire.open)
+    wire.notify()
 
     assert ann.get(anns_task).status_code == 200
     assert wire.open == before
+
+
+@pytest.fixture
+def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the time, so that a test may wait for its end."""
+    monkeypatch.setattr(db, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(db, "QUEUE_SECONDS", 0.15)
+    monkeypatch.setattr(db, "HANG_UP_AFTER_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("short_limits")
+@pytest.mark.parametrize("path", ["/api/tasks", "/ready"])
+def test_a_database_that_falls_silent_is_503_until_it_speaks(
+    ann: TestClient, wire: Wire, path: str
+) -> None:
+    before = set(wire.clients)
+    wire.freeze()
+
+    for _ in range(2):  # the first has a connection, the second does not
+        response = ann.get(path)
+        assert response.status_code == 503
+        assert response.json()["detail"] == "The database is not available; try again"
+        assert ann.get("/health").status_code == 200
+
+    wire.thaw()
+    assert ann.get(path).status_code == 200
+    assert not before & wire.clients
+
+
+@pytest.mark.usefixtures("short_limits")
+def test_a_connection_that_comes_too_late_is_closed(app: FastAPI, wire: Wire) -> None:
+    with TestClient(app, headers=bearer("ann")) as ann:
+        app.state.database.engine.dispose()
+        wire.freeze()
+        assert ann.get("/api/tasks").status_code == 503
+
+        wire.thaw()
+        assert ann.get("/api/tasks").status_code == 200
+        while len(wire.clients) > 1:  # as long as a hang of the tests may last
+            time.sleep(0.01)
+
+
+def test_no_statement_is_begun_after_its_time(
+    ann: TestClient, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire.statements.clear()
+    monkeypatch.setattr(db, "ANSWER_SECONDS", db.HANG_UP_AFTER_SECONDS)
+
+    assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+    assert wire.statements == []
+
+
+@pytest.fixture
+def locked(postgresql_url: URL) -> Iterator[Connection]:
+    """A transaction that holds the table against everybody else."""
+    engine = create_engine(postgresql_url, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("LOCK TABLE task")
+        yield connection
+
+
+@pytest.mark.usefixtures("short_limits")
+def test_a_statement_that_waits_too_long_is_ended_in_the_server(
+    app: FastAPI, wire: Wire, locked: Connection
+) -> None:
+    with TestClient(app, headers=bearer("ann")) as ann:
+        before = set(wire.clients)
+
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM"
+        waiting += " pg_database WHERE datname = current_database())"
+        assert locked.exec_driver_sql(waiting).scalar_one() == 0
+        locked.rollback()
+        assert ann.get("/api/tasks").json() == []
+        assert wire.clients == before
+
+
+@pytest.mark.usefixtures("short_limits")
+def test_who_finds_no_connection_free_is_answered_in_time_as_well(
+    app: FastAPI, locked: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "POOL_SIZE", 1)
+
+    with TestClient(app, headers=bearer("ann")) as ann, ThreadPoolExecutor(2) as pool:
+        answers = [answer.json() for answer in pool.map(ann.get, ["/api/tasks"] * 2)]
+        locked.rollback()
+        codes = [answer.status_code for answer in pool.map(ann.get, ["/api/tasks"] * 8)]
+
+    assert [answer["detail"] for answer in answers] == [
+        "The database is not available; try again"
+    ] * 2
+    assert codes == [200] * 8
+
+
+def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    with TestClient(app) as client:
+        monkeypatch.setattr(db, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(app.state.database, "check_schema", ended.wait)
+
+        response = client.get("/ready")
+        ended.set()
+
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The database is not available; try again"
+
+
+def test_a_server_that_became_read_only_is_left_for_its_successor(
+    app: FastAPI, wire: Wire, postgresql_url: URL
+) -> None:
+    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    name = postgresql_url.database
+    with TestClient(app, headers=bearer("ann")) as ann, engine.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        wire.cut()
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+        assert ann.get("/api/tasks").json() == []
+
+        connection.exec_driver_sql("SET default_transaction_read_only = off")
+        connection.exec_driver_sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
 def test_a_sqlite_file_that_cannot_be_opened_is_503(tmp_path: Path) -> None:
@@ -98,3 +228,32 @@ def test_a_file_that_is_no_database_is_503(
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.get("/api/tasks").status_code == 503
     assert "file is not a database" in caplog.text
+
+
+def test_a_locked_sqlite_file_is_503_until_it_is_unlocked(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "SQLITE_BUSY_TIMEOUT_SECONDS", 0.1)
+    with (
+        TestClient(create_app(settings_for(sqlite_url)), headers=bearer("ann")) as ann,
+        closing(sqlite3.connect(str(sqlite_url.database), isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+        assert ann.get("/api/tasks").json() == []
+
+        other.execute("ROLLBACK")
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
+
+
+def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(settings_for(sqlite_url))
+    with TestClient(app, headers=bearer("ann")) as ann:
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
+        app.state.database.engine.dispose()
+        with Path(str(sqlite_url.database)).open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 8 * 4096)
+
+        assert ann.get("/api/tasks").status_code == 503
+    assert "database disk image is malformed" in caplog.text

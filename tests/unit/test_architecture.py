@@ -10,9 +10,9 @@ from settings import ROOT
 
 LAYERS = [
     {"settings", "models", "errors"},
-    {"db", "jwks"},
+    {"db", "jwks", "gate"},
     {"auth"},
-    {"routes.paging", "routes.preconditions"},
+    {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health"},
     {"routes.transfers"},
     {"main"},

@@ -1,0 +1,120 @@
+"""What stands before the routes: the limit on requests in flight, the headers of every answer."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from errors import busy_response, error_response
+
+# A hundred clients at once are served by one process; what they and some more ask for is answered
+# within 200 ms, see docs/reliability.md. Whoever comes then would only make all the others slower.
+IN_FLIGHT_MAX = 128
+LIMITED = "/api/"
+HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
+HEAD_SECONDS = 10
+
+# OWASP's REST Security Cheat Sheet. Strict-Transport-Security is for whoever ends TLS to decide.
+SECURITY_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+class Limit:
+    """Refuses at once what cannot be answered soon, for a small part of what answering costs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
+            await self._app(scope, receive, send)
+        elif self._in_flight >= IN_FLIGHT_MAX:
+            await busy_response()(scope, receive, send)
+        else:
+            self._in_flight += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._in_flight -= 1
+
+
+class Headers:
+    """Adds the headers of every answer; one that states its own keeps it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add to its answer."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name for name, _ in message["headers"]}
+                more = scope["state"].get("headers", ())  # of a limit on the request rate
+                added = [header for header in (*SECURITY_HEADERS, *more) if header[0] not in own]
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, which would take a request's head of any size, and wait for its end forever."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait_for_head()
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP in the body that every error has."""
+        response = error_response(400, msg, headers={"Connection": "close"})
+        headers = [*self.server_state.default_headers, *response.raw_headers, *SECURITY_HEADERS]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", response.body]))
+        self.transport.close()

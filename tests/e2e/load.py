@@ -1,0 +1,180 @@
+"""Clients by the hundred in one thread, and what they saw."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.actors import bearer
+
+CLIENT_TIMEOUT_SECONDS = 30
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int  # 0 where the connection ended without an answer
+    began: float
+    seconds: float
+    head: bytes = b""
+    body: bytes = b""
+
+    @property
+    def task(self) -> dict[str, object]:
+        task: dict[str, object] = json.loads(self.body)
+        return task
+
+
+class Client:
+    """One connection, kept alive, over which one request goes after the other."""
+
+    def __init__(self, port: int, user: str = "ann") -> None:
+        self._port = port
+        self._authorization = bearer(user, minutes=60)["Authorization"]
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def request(self, method: str, path: str, body: object = None) -> Answer:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(CLIENT_TIMEOUT_SECONDS):
+                status, head, content = await self._exchange(method, path, body)
+        except (OSError, EOFError, TimeoutError):
+            self.close()
+            return Answer(0, began, time.monotonic() - began)
+        if b"connection: close" in head:
+            self.close()
+        return Answer(status, began, time.monotonic() - began, head, content)
+
+    async def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes, bytes]:
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        content = b"" if body is None else json.dumps(body).encode()
+        self._writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {self._authorization}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        return int(head[9:12]), head, await self._reader.readexactly(int(length or b"0"))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+@dataclass
+class Seen:
+    """All that a number of clients saw."""
+
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def codes(self) -> dict[int, int]:
+        return dict(sorted(Counter(answer.status for answer in self.answers).items()))
+
+    @property
+    def acknowledged(self) -> set[object]:
+        """The ids of the tasks whose creation was acknowledged."""
+        return {answer.task["id"] for answer in self.answers if answer.status == 201}
+
+    def first_success(self, moment: float) -> float:
+        """The seconds from the moment to the first success after it."""
+        ends = (a.began + a.seconds for a in self.answers if 200 <= a.status < 300)
+        return min(end for end in ends if end > moment) - moment
+
+    @property
+    def slowest(self) -> float:
+        return max(answer.seconds for answer in self.answers)
+
+    def percentile(self, percent: int, *statuses: int) -> float:
+        """In milliseconds, of the answers with one of these codes."""
+        times = sorted(a.seconds for a in self.answers if not statuses or a.status in statuses)
+        return times[min(len(times) - 1, len(times) * percent // 100)] * 1000 if times else 0.0
+
+
+Ask = Callable[[Client, int, int], Awaitable[Answer]]
+
+
+async def create(client: Client, number: int, turn: int) -> Answer:
+    return await client.request("POST", "/api/tasks", {"title": f"{number}-{turn}"})
+
+
+def get(path: str) -> Ask:
+    async def ask(client: Client, _: int, __: int) -> Answer:
+        return await client.request("GET", path)
+
+    return ask
+
+
+@asynccontextmanager
+async def load(port: int, clients: int, ask: Ask = create) -> AsyncIterator[Seen]:
+    """Let so many clients ask, each again as soon as it is answered, until the block ends."""
+    seen = Seen()
+    going = True
+
+    async def go(number: int) -> None:
+        client = Client(port)
+        turn = 0
+        while going:
+            answer = await ask(client, number, turn)
+            seen.answers.append(answer)
+            turn += 1
+            if answer.status == 0:
+                await asyncio.sleep(0.05)
+        client.close()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(go(number))
+        try:
+            yield seen
+        finally:
+            going = False
+
+
+async def until(port: int, status: int = 201, ask: Ask = create) -> float:
+    """Ask until this is the answer, and give the seconds that it took."""
+    began = time.monotonic()
+    client = Client(port)
+    turn = 0
+    while (await ask(client, -1, turn)).status != status:
+        assert time.monotonic() - began < CLIENT_TIMEOUT_SECONDS
+        turn += 1
+        await asyncio.sleep(0.02)
+    client.close()
+    return time.monotonic() - began
+
+
+@asynccontextmanager
+async def arrivals(port: int, per_second: float, ask: Ask) -> AsyncIterator[Seen]:
+    """Let requests arrive at this rate, whether or not the former are answered, until the end."""
+    seen = Seen()
+    idle: list[Client] = []
+
+    async def one(number: int) -> None:
+        client = idle.pop() if idle else Client(port)
+        seen.answers.append(await ask(client, number, 0))
+        idle.append(client)
+
+    async def arrive() -> None:
+        began = time.monotonic()
+        number = 0
+        while True:
+            due = int((time.monotonic() - began) * per_second)
+            while number < due:
+                group.create_task(one(number))
+                number += 1
+            await asyncio.sleep(0.005)
+
+    async with asyncio.TaskGroup() as group:
+        arriving = group.create_task(arrive())
+        try:
+            yield seen
+        finally:
+            arriving.cancel()
+    for client in idle:
+        client.close()

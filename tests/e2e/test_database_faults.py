@@ -1,0 +1,334 @@
+"""The database goes away in every way that it can, under load; the process is the real one."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Self
+
+import psycopg2
+import pytest
+
+from tests.contract.operations import PROTECTED
+from tests.e2e.conftest import Server, free_port
+from tests.e2e.load import Client, Seen, create, get, load, until
+from tests.e2e.postgres import PostgreSQL, postgresql
+
+Serve = Callable[..., Server]
+Measured = Callable[..., None]
+
+# What a caller may wait for any answer.
+ANSWER_LIMIT_SECONDS = 5
+# Beyond it, something hangs, or the machine has much else to do.
+HANG_SECONDS = 15
+
+TERMINATE_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+)
+
+with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
+needs_pgbouncer = pytest.mark.skipif(
+    shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None,
+    reason="PgBouncer is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
+
+
+class Bystanders:
+    """Those who ask /health and /ready all the time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.health = await self._stack.enter_async_context(load(self._port, 1, get("/health")))
+        self.ready = await self._stack.enter_async_context(load(self._port, 1, get("/ready")))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s"
+
+
+@with_one_and_two_workers
+def test_a_killed_database_loses_no_acknowledged_write(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> tuple[Seen, Bystanders, float]:
+        async with load(server.port, 100) as seen, Bystanders(server.port) as bystanders:
+            await asyncio.sleep(2)
+            postgres.kill()
+            await asyncio.sleep(1)
+            await asyncio.to_thread(postgres.start)
+            ready = time.monotonic()
+            await asyncio.sleep(2)
+        return seen, bystanders, seen.first_success(ready)
+
+    seen, bystanders, back_after = asyncio.run(scenario())
+    found = postgres.ids()
+
+    assert set(seen.codes) == {201, 503}
+    assert seen.acknowledged <= found
+    assert set(bystanders.health.codes) == {200}
+    assert set(bystanders.ready.codes) == {200, 503}
+    assert seen.slowest < HANG_SECONDS
+    measured(
+        "killed and started again under 100 clients",
+        workers,
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+        first_success=f"{_seconds(back_after)} after it was ready",
+        slowest_health=_seconds(bystanders.health.slowest),
+        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+    )
+
+
+@with_one_and_two_workers
+def test_a_frozen_database_hangs_nobody(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> tuple[Seen, Bystanders, float]:
+        async with load(server.port, 100) as seen, Bystanders(server.port) as bystanders:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(postgres.freeze)
+            await asyncio.sleep(8)
+            await asyncio.to_thread(postgres.thaw)
+            thawed = time.monotonic()
+            await asyncio.sleep(2)
+        return seen, bystanders, seen.first_success(thawed)
+
+    seen, bystanders, back_after = asyncio.run(scenario())
+    found = postgres.ids()
+
+    assert set(seen.codes) == {201, 503}
+    assert seen.acknowledged <= found
+    assert set(bystanders.health.codes) == {200}
+    assert set(bystanders.ready.codes) == {200, 503}
+    assert max(seen.slowest, bystanders.ready.slowest) < HANG_SECONDS
+    measured(
+        "frozen for 8 s under 100 clients",
+        workers,
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+        first_success=f"{_seconds(back_after)} after it spoke again",
+        slowest_health=_seconds(bystanders.health.slowest),
+        slowest_ready=_seconds(bystanders.ready.slowest),
+        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+    )
+
+
+@with_one_and_two_workers
+def test_a_database_that_is_away_is_503_at_once(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> tuple[Seen, float]:
+        postgres.kill()
+        async with load(server.port, 10) as seen:
+            await asyncio.sleep(1)
+        await asyncio.to_thread(postgres.start)
+        return seen, await until(server.port)
+
+    seen, back_after = asyncio.run(scenario())
+
+    assert set(seen.codes) == {503}
+    assert all(b"\r\nretry-after: 1\r\n" in answer.head for answer in seen.answers)
+    measured(
+        "connection refused",
+        workers,
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+        first_success=f"{_seconds(back_after)} after it was ready",
+    )
+
+
+@with_one_and_two_workers
+def test_killed_backends_cost_only_what_they_were_doing(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> Seen:
+        async with load(server.port, 20) as seen:
+            for _ in range(10):
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(postgres.run, TERMINATE_ALL)
+        return seen
+
+    seen = asyncio.run(scenario())
+    found = postgres.ids()
+
+    assert set(seen.codes) <= {201, 503}
+    assert seen.acknowledged <= found
+    measured(
+        "all backends killed ten times under 20 clients",
+        workers,
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+    )
+
+
+@with_one_and_two_workers
+def test_connections_that_the_server_closed_while_idle_cost_nothing(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> list[int]:
+        async with load(server.port, 32):
+            await asyncio.sleep(1)
+        await asyncio.to_thread(postgres.run, TERMINATE_ALL)
+        clients = [Client(server.port) for _ in range(64)]
+        answers = await asyncio.gather(*(create(client, -1, 0) for client in clients))
+        for client in clients:
+            client.close()
+        return [answer.status for answer in answers]
+
+    codes = asyncio.run(scenario())
+
+    assert codes == [201] * 64
+    measured("idle connections closed by the server", workers, next_64_requests="all succeed")
+
+
+@with_one_and_two_workers
+def test_a_failover_that_leaves_a_standby_is_503_for_writes_until_it_is_promoted(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> tuple[Seen, Seen, float]:
+        await asyncio.to_thread(postgres.demote)
+        await until(server.port, 200, get("/api/tasks"))
+        async with (
+            load(server.port, 10) as writes,
+            load(server.port, 5, get("/api/tasks")) as reads,
+        ):
+            await asyncio.sleep(2)
+        await asyncio.to_thread(postgres.promote)
+        return writes, reads, await until(server.port)
+
+    writes, reads, back_after = asyncio.run(scenario())
+
+    assert set(writes.codes) == {503}
+    assert set(reads.codes) == {200}
+    measured(
+        "failover to a standby",
+        workers,
+        writes=writes.codes,
+        reads=reads.codes,
+        slowest_answer=_seconds(max(writes.slowest, reads.slowest)),
+        first_write=f"{_seconds(back_after)} after it was promoted",
+    )
+
+
+@with_one_and_two_workers
+def test_a_lock_that_is_held_for_long_is_503_and_leaves_nothing_behind(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+    holder = psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")
+    holder.cursor().execute("LOCK TABLE task")
+
+    async def scenario() -> tuple[Seen, float]:
+        async with load(server.port, 40) as seen:
+            await asyncio.sleep(0.1)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        assert await asyncio.to_thread(postgres.run, waiting) == [(0,)]
+        holder.close()
+        return seen, await until(server.port)
+
+    seen, back_after = asyncio.run(scenario())
+
+    assert set(seen.codes) == {503}
+    assert seen.slowest < HANG_SECONDS
+    measured(
+        "table locked by another session",
+        workers,
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+        first_success=f"{_seconds(back_after)} after it was unlocked",
+    )
+
+
+@pytest.fixture
+def pgbouncer(postgres: PostgreSQL) -> Iterator[str]:
+    """A pooler in transaction mode, which takes no startup parameters; its DATABASE_URL."""
+    port = free_port()
+    configuration = postgres.folder / "pgbouncer.ini"
+    configuration.write_text(
+        f"[databases]\npostgres = host=127.0.0.1 port={postgres.port} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        "auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n"
+    )
+    command = ["/usr/sbin/pgbouncer", "-q", str(configuration)]
+    with subprocess.Popen(command, user=postgres.user, stderr=subprocess.DEVNULL) as pooler:
+        url = postgres.url.set(port=port)
+        while not _connects(port):
+            time.sleep(0.02)
+        yield url.render_as_string(hide_password=False)
+        pooler.terminate()
+
+
+def _connects(port: int) -> bool:
+    try:
+        psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres").close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+@needs_pgbouncer
+def test_every_operation_works_through_pgbouncer_in_transaction_mode(
+    serve: Serve, postgres: PostgreSQL, pgbouncer: str, measured: Measured
+) -> None:
+    postgres.run("DROP TABLE IF EXISTS task, alembic_version")
+    server = serve(pgbouncer)
+
+    async def scenario() -> tuple[dict[str, int], Seen]:
+        client = Client(server.port)
+        codes = {}
+        for operation in PROTECTED:
+            task = (await create(client, 0, 0)).task["id"]
+            path = operation.path.replace("/1", f"/{task}")
+            answer = await client.request(operation.method, path, {"title": "through PgBouncer"})
+            codes[f"{operation.method} {operation.path}"] = answer.status
+        client.close()
+        async with load(server.port, 50) as seen:
+            await asyncio.sleep(2)
+        return codes, seen
+
+    codes, seen = asyncio.run(scenario())
+    with psycopg2.connect(pgbouncer.replace("+psycopg2", "")) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SHOW statement_timeout")
+        left_behind = cursor.fetchone()
+    connection.close()
+
+    assert [name for name, code in codes.items() if not 200 <= code < 300] == []
+    assert seen.codes.keys() == {201}
+    assert left_behind == ("0",)
+    measured(
+        "PgBouncer in transaction mode, 4 connections, 50 clients",
+        1,
+        operations=f"{len(codes)}, all succeed",
+        codes=seen.codes,
+        slowest_answer=_seconds(seen.slowest),
+    )

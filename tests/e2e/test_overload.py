@@ -1,0 +1,195 @@
+"""More is asked than can be answered, by many, slowly, or for long."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from tests.actors import bearer
+from tests.e2e.conftest import Server
+from tests.e2e.load import Seen, arrivals, get, load, until
+from tests.e2e.postgres import PostgreSQL, postgresql
+
+Serve = Callable[..., Server]
+Measured = Callable[..., None]
+
+HANG_SECONDS = 15
+SOAK_SECONDS = 15
+
+with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
+
+
+def _latency(seen: Seen, *statuses: int) -> str:
+    return (
+        f"p50 {seen.percentile(50, *statuses):.0f} ms, p95 {seen.percentile(95, *statuses):.0f} ms"
+    )
+
+
+@with_one_and_two_workers
+def test_a_hundred_clients_are_refused_nothing(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> Seen:
+        async with load(server.port, 100, get("/api/tasks/1")) as seen:
+            await asyncio.sleep(3)
+        return seen
+
+    seen = asyncio.run(scenario())
+
+    assert seen.codes.keys() <= {200, 404}
+    measured(
+        "100 clients, each asking again at once",
+        workers,
+        answers_per_second=len(seen.answers) // 3,
+        latency=_latency(seen),
+    )
+
+
+@pytest.mark.parametrize("kind", ["arrivals", "clients"])
+@with_one_and_two_workers
+def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int, kind: str
+) -> None:
+    server = serve(postgres.setting, workers)
+    ask = get("/api/tasks?limit=1")
+    health_check = get("/health")
+
+    async def scenario() -> tuple[float, Seen, Seen, Seen]:
+        await until(server.port)
+        async with load(server.port, 1, health_check) as calm:
+            await asyncio.sleep(1)
+        async with load(server.port, 32, ask) as capacity:
+            await asyncio.sleep(3)
+        bearable = len(capacity.answers) / 3
+        if kind == "arrivals":
+            overload = arrivals(server.port, 3 * bearable, ask)
+        else:
+            overload = load(server.port, 3 * 128 * workers, ask)
+        async with overload as seen, load(server.port, 1, health_check) as health:
+            await asyncio.sleep(4)
+        return bearable, calm, seen, health
+
+    bearable, calm, seen, health = asyncio.run(scenario())
+
+    assert set(seen.codes) == {200, 503}
+    assert all(b"\r\nretry-after: 1\r\n" in a.head for a in seen.answers if a.status == 503)
+    assert set(health.codes) == {200}
+    assert seen.slowest < HANG_SECONDS
+    measured(
+        "three times the requests that it can answer"
+        if kind == "arrivals"
+        else "three times the connections, each asking again at once",
+        workers,
+        bearable=f"{bearable:.0f}/s",
+        asked=f"{len(seen.answers) / 4:.0f}/s",
+        accepted=f"{seen.codes[200] / 4:.0f}/s, {_latency(seen, 200)}",
+        refused=f"{seen.codes[503] / 4:.0f}/s, {_latency(seen, 503)}",
+        health=f"{_latency(health)} (at rest {_latency(calm)})",
+    )
+
+
+@pytest.fixture
+def connections() -> Iterator[Callable[[int, int, bytes], None]]:
+    with ExitStack() as opened:
+
+        def open_some(port: int, count: int, sent: bytes) -> None:
+            for _ in range(count):
+                connection = opened.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect(("127.0.0.1", port))
+                connection.sendall(sent)
+
+        yield open_some
+
+
+LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Authorization']}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "count", "sent"),
+    [
+        ("1,000 connections that say nothing", 1000, b""),
+        ("200 heads that do not end", 200, b"GET /api/tasks HTTP/1.1\r\nX: "),
+        ("100 bodies that do not end", 100, None),
+        ("200 readers of 100 tasks that do not read", 200, f"{LIST}Host: x\r\n\r\n".encode()),
+    ],
+)
+def test_a_healthy_client_is_served_beside_those_who_are_slow(
+    serve: Serve,
+    postgres: PostgreSQL,
+    connections: Callable[[int, int, bytes], None],
+    measured: Measured,
+    what: str,
+    count: int,
+    sent: bytes | None,
+) -> None:
+    server = serve(postgres.setting)
+    process = psutil.Process(server.process.pid)
+    if sent is None:
+        authorization = bearer("ann")["Authorization"]
+        head = f"POST /api/tasks HTTP/1.1\r\nAuthorization: {authorization}\r\n"
+        sent = f"{head}Content-Length: 9\r\n\r\n{{".encode()
+    before = process.memory_info().rss
+
+    async def scenario() -> Seen:
+        connections(server.port, count, sent)
+        async with load(server.port, 1) as seen:
+            await asyncio.sleep(2)
+        return seen
+
+    seen = asyncio.run(scenario())
+
+    assert set(seen.codes) == {201}
+    grown = (process.memory_info().rss - before) / 2**20
+    measured(what, 1, codes=seen.codes, latency=_latency(seen), memory=f"{grown:+.0f} MiB")
+
+
+@with_one_and_two_workers
+def test_memory_and_descriptors_do_not_grow_with_time(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+    main = psutil.Process(server.process.pid)
+    processes = [main, *main.children(recursive=True)]
+
+    def usage() -> tuple[float, int]:
+        return (
+            sum(process.memory_info().rss for process in processes) / 2**20,
+            sum(process.num_fds() for process in processes),
+        )
+
+    async def scenario() -> list[tuple[float, int]]:
+        noted = []
+        writers, readers = load(server.port, 8), load(server.port, 8, get("/api/tasks?limit=100"))
+        async with writers, readers, load(server.port, 2, get("/api/tasks/x")):
+            await asyncio.sleep(5)  # pools and caches fill
+            for _ in range(SOAK_SECONDS):
+                await asyncio.sleep(1)
+                noted.append(usage())
+        return noted
+
+    noted = asyncio.run(scenario())
+    third = len(noted) // 3
+    early, late = noted[:third], noted[-third:]
+    memory = [sum(rss for rss, _ in part) / third for part in (early, late)]
+    descriptors = [max(fds for _, fds in part) for part in (early, late)]
+
+    assert memory[1] < memory[0] * 1.1
+    assert descriptors[1] <= descriptors[0] + 2
+    measured(
+        f"{SOAK_SECONDS} s of mixed requests",
+        workers,
+        memory=f"{memory[0]:.1f} MiB in the first third, {memory[1]:.1f} MiB in the last",
+        descriptors=f"{descriptors[0]}, then {descriptors[1]}",
+    )

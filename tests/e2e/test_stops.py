@@ -1,0 +1,225 @@
+"""The process is told to end, is killed, and meets a disk that is full, read-only or locked."""
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from settings import ROOT
+from tests import actors
+from tests.actors import bearer
+from tests.e2e.conftest import Server
+from tests.e2e.load import Seen, get, load, until
+from tests.e2e.postgres import PostgreSQL, postgresql
+
+Serve = Callable[..., Server]
+Measured = Callable[..., None]
+
+SECRET = actors.SECRET.get_secret_value()
+END_LIMIT_SECONDS = 10
+HANG_SECONDS = 15
+
+with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "todo.db"
+
+
+def _ids(file: Path) -> set[object]:
+    with closing(sqlite3.connect(file)) as connection:
+        return {id_ for (id_,) in connection.execute("SELECT id FROM task")}
+
+
+@with_one_and_two_workers
+def test_sigterm_under_load_drops_no_request(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
+) -> None:
+    server = serve(postgres.setting, workers)
+
+    async def scenario() -> tuple[Seen, float, float]:
+        async with load(server.port, 50) as seen:
+            await asyncio.sleep(2)
+            told = time.monotonic()
+            await asyncio.to_thread(server.stop)
+            ended = time.monotonic()
+        return seen, told, ended
+
+    seen, told, ended = asyncio.run(scenario())
+    found = postgres.ids()
+    before = Seen([answer for answer in seen.answers if answer.began < told])
+    in_flight = [answer for answer in before.answers if answer.began + answer.seconds > told]
+
+    assert set(before.codes) == {201}
+    assert seen.acknowledged <= found
+    assert ended - told < END_LIMIT_SECONDS
+    measured(
+        "SIGTERM under 50 clients",
+        workers,
+        in_flight=f"{len(in_flight)}, all answered",
+        ended=f"after {ended - told:.2f} s",
+        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[str(ROOT / "main.py")], ["-m", "uvicorn", "main:app", "--app-dir", str(ROOT)]],
+    ids=["main.py", "uvicorn"],
+)
+def test_sigterm_ends_it_whatever_is_half_sent(
+    command: list[str], tmp_path: Path, environment: dict[str, str], measured: Measured
+) -> None:
+    variables = {"DATABASE_URL": f"sqlite:///{tmp_path / 'todo.db'}", "BETTER_AUTH_SECRET": SECRET}
+    whole = [sys.executable, *command, "--port", "{port}"]
+    server = Server(whole, tmp_path, environment | variables).wait()
+    head = f"POST /api/tasks HTTP/1.1\r\nAuthorization: {bearer('ann')['Authorization']}\r\n"
+    with ExitStack() as connections:
+        for sent in [f"{head}Content-Length: 9\r\n\r\n{{", head, ""]:
+            connection = socket.create_connection(("127.0.0.1", server.port))
+            connections.enter_context(connection).sendall(sent.encode())
+        told = time.monotonic()
+        server.stop()
+    seconds = time.monotonic() - told
+
+    assert seconds < END_LIMIT_SECONDS
+    measured(
+        f"SIGTERM with half a request sent, {Path(command[0]).name}{' '.join(command[1:3])}",
+        1,
+        ended=f"after {seconds:.2f} s",
+    )
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@with_one_and_two_workers
+def test_sigkill_loses_no_acknowledged_write(
+    serve: Serve, postgres: PostgreSQL, file: Path, measured: Measured, kind: str, workers: int
+) -> None:
+    url = postgres.setting if kind == "postgresql" else f"sqlite:///{file}"
+    server = serve(url, workers)
+
+    async def scenario() -> Seen:
+        async with load(server.port, 20) as seen:
+            await asyncio.sleep(2)
+            os.killpg(server.process.pid, signal.SIGKILL)
+        return seen
+
+    seen = asyncio.run(scenario())
+    serve(url, workers)
+    found = postgres.ids() if kind == "postgresql" else _ids(file)
+
+    assert set(seen.codes) == {0, 201}
+    assert seen.acknowledged <= found
+    measured(
+        f"SIGKILL of the service under 20 clients, {kind}",
+        workers,
+        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+    )
+
+
+def test_a_full_disk_is_503_until_there_is_room(
+    serve: Serve, file: Path, measured: Measured
+) -> None:
+    server = serve(f"sqlite:///{file}")
+    process = psutil.Process(server.process.pid)
+    no_limit = process.rlimit(psutil.RLIMIT_FSIZE)
+
+    async def scenario() -> tuple[Seen, Seen, float]:
+        # The kernel refuses what would make a file larger, as it does where the disk is full.
+        process.rlimit(psutil.RLIMIT_FSIZE, (file.with_name("todo.db-wal").stat().st_size, -1))
+        async with load(server.port, 4) as writes, load(server.port, 1, get("/api/tasks")) as reads:
+            await asyncio.sleep(1)
+        process.rlimit(psutil.RLIMIT_FSIZE, no_limit)
+        return writes, reads, await until(server.port)
+
+    writes, reads, back_after = asyncio.run(scenario())
+
+    assert set(writes.codes) == {503}
+    assert set(reads.codes) == {200}
+    measured(
+        "no room on the disk, SQLite",
+        1,
+        writes=writes.codes,
+        reads=reads.codes,
+        slowest_answer=f"{writes.slowest:.2f} s",
+        first_write=f"{back_after:.2f} s after there was room",
+    )
+
+
+def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
+    serve: Serve, file: Path, measured: Measured
+) -> None:
+    server = serve(f"sqlite:///{file}")
+
+    async def scenario() -> tuple[Seen, Seen, float]:
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            health_checks = load(server.port, 1, get("/health"))
+            async with load(server.port, 40) as writes, health_checks as health:
+                await asyncio.sleep(0.1)
+        return writes, health, await until(server.port)
+
+    writes, health, back_after = asyncio.run(scenario())
+
+    assert set(writes.codes) == {503}
+    assert set(health.codes) == {200}
+    assert writes.slowest < HANG_SECONDS
+    measured(
+        "file locked by another process, SQLite, 40 clients",
+        1,
+        codes=writes.codes,
+        slowest_answer=f"{writes.slowest:.2f} s",
+        first_write=f"{back_after:.2f} s after it was unlocked",
+    )
+
+
+def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
+    serve: Serve, file: Path, tmp_path: Path, environment: dict[str, str], measured: Measured
+) -> None:
+    first = serve(f"sqlite:///{file}")
+    first.stop()
+    file.chmod(0o444)
+    # Root may write whatever the mode says, unless it gives this up.
+    modest = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    variables = {"DATABASE_URL": f"sqlite:///{file}", "BETTER_AUTH_SECRET": SECRET}
+    command = [*modest, sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
+    server = Server(command, tmp_path, environment | variables).wait()
+
+    def make_writable() -> None:
+        for path in tmp_path.glob("todo.db*"):  # SQLite's own files beside it have its mode
+            path.chmod(0o644)
+
+    async def scenario() -> tuple[Seen, float]:
+        async with load(server.port, 4) as writes:
+            await asyncio.sleep(1)
+        make_writable()
+        return writes, await until(server.port)
+
+    try:
+        writes, back_after = asyncio.run(scenario())
+    finally:
+        server.stop()
+
+    assert set(writes.codes) == {503}
+    measured(
+        "read-only file, SQLite",
+        1,
+        codes=writes.codes,
+        first_write=f"{back_after:.2f} s after it was writable",
+    )

@@ -1,0 +1,182 @@
+"""Limits on what is asked at once, how slowly it comes, and how often one user may ask."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy import URL
+from starlette.testclient import TestClient
+
+import auth
+import gate
+import rates
+from main import create_app
+from tests.actors import bearer, served, settings_for
+
+ORIGIN = "http://localhost:3000"
+
+
+def test_what_cannot_be_answered_soon_is_refused(
+    ann: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+
+    response = ann.get("/api/tasks", headers={"Origin": ORIGIN})
+
+    assert response.status_code == 503
+    assert response.json() == {"detail": "The server is busy; try again", "status_code": 503}
+    assert response.headers["Retry-After"] == "1"
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    for path in ("/health", "/ready", "/openapi.json"):
+        assert ann.get(path).status_code == 200
+
+
+def test_an_answered_request_makes_room_for_the_next(
+    ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
+
+    for path, status_code in [(anns_task, 200), ("/api/tasks/x", 422), (anns_task, 200)]:
+        assert ann.get(path).status_code == status_code
+
+
+@pytest.fixture
+def port(app: FastAPI) -> Iterator[int]:
+    """The app on a real connection, which alone can be slow."""
+    with served(app) as port:
+        yield port
+
+
+def test_a_body_that_does_not_arrive_is_408(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "BODY_SECONDS", 0.2)
+    head = f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer('ann')['Authorization']}"
+
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
+
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answer.endswith(b'{"detail":"The body took longer than 0.2 seconds","status_code":408}')
+
+
+def test_a_body_that_comes_in_pieces_is_read_to_its_end(port: int) -> None:
+    pieces = iter([b'{"title": ', b'"in ', b'pieces"}'])
+
+    headers = bearer("ann") | {"Content-Type": "application/json"}
+    response = httpx2.post(f"http://127.0.0.1:{port}/api/tasks", content=pieces, headers=headers)
+
+    assert response.json()["title"] == "in pieces"
+
+
+@pytest.fixture(autouse=True)
+def _at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the windows of the rate limit stand still, a quarter of the way into one."""
+    monkeypatch.setattr(rates, "now", lambda: 1_000_000_035.25)  # 15.25 s into a minute
+
+
+def _limited(url: URL, store: str | None = None, rate: str = "2/minute") -> FastAPI:
+    return create_app(settings_for(url, rate_limit=rate, rate_limit_store=store))
+
+
+def test_a_user_who_asks_too_often_is_429(sqlite_url: URL) -> None:
+    with TestClient(_limited(sqlite_url), headers={"Origin": ORIGIN}) as client:
+        first, second, third = (client.get("/api/tasks", headers=bearer("ann")) for _ in "123")
+        by_path = client.get("/api/ann/tasks/1", headers=bearer("ann"))
+        bobs = client.get("/api/tasks/1", headers=bearer("bob"))
+
+    assert [first.status_code, second.status_code] == [200, 200]
+    assert [r.headers["RateLimit"] for r in (first, second, third, bobs)] == [
+        '"user";r=1;t=45',
+        '"user";r=0;t=45',
+        '"user";r=0;t=45',
+        '"user";r=1;t=45',
+    ]
+    assert (by_path.status_code, bobs.status_code) == (429, 404)
+    assert third.json() == {
+        "detail": "Too many requests; try again in 45 s",
+        "status_code": 429,
+    }
+    assert third.headers["Retry-After"] == "45"
+    assert third.headers["RateLimit-Policy"] == '"user";q=2;w=60'
+    assert third.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_a_new_window_is_a_new_quota(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TestClient(_limited(sqlite_url, rate="1/second"), headers=bearer("ann")) as ann:
+        codes = [ann.get("/api/tasks").status_code for _ in "12"]
+        monkeypatch.setattr(rates, "now", lambda: 1_000_000_036.0)
+        codes += [ann.get("/api/tasks").status_code for _ in "12"]
+
+    assert codes == [200, 429, 200, 429]
+
+
+def test_without_a_setting_nothing_is_counted(ann: TestClient) -> None:
+    assert "RateLimit" not in ann.get("/api/tasks").headers
+
+
+def test_the_contract_has_429_where_there_is_a_limit(sqlite_url: URL) -> None:
+    for path, methods in _limited(sqlite_url).openapi()["paths"].items():
+        for operation in methods.values():
+            assert ("429" in operation["responses"]) == path.startswith("/api/")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis of one's own."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    path = tmp_path / "redis.sock"
+    arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)]
+    with (
+        subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as server,
+        Redis(unix_socket_path=str(path)) as client,
+    ):
+        while not _answers(client):
+            time.sleep(0.01)
+        yield client
+        server.terminate()
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisConnectionError:
+        return False
+
+
+def _address(redis: Redis) -> str:
+    return f"unix://{redis.get_connection_kwargs()['path']}"
+
+
+def test_several_processes_count_together_in_a_store(sqlite_url: URL, redis: Redis) -> None:
+    one, other = (_limited(sqlite_url, _address(redis)) for _ in "12")
+    with TestClient(one, headers=bearer("ann")) as here, TestClient(other) as there:
+        codes = [here.get("/api/tasks").status_code]
+        codes += [there.get("/api/tasks", headers=bearer("ann")).status_code for _ in "12"]
+        codes += [here.get("/api/tasks").status_code]
+        bobs = there.get("/api/tasks", headers=bearer("bob")).status_code
+
+    assert codes == [200, 200, 429, 429]
+    assert bobs == 200
+    assert all(0 < redis.ttl(key) <= 60 for key in redis.scan_iter())
+
+
+def test_without_its_store_a_process_counts_by_itself(
+    sqlite_url: URL, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(_limited(sqlite_url, _address(redis)), headers=bearer("ann")) as ann:
+        assert ann.get("/api/tasks").status_code == 200
+        redis.shutdown(nosave=True)
+        codes = [ann.get("/api/tasks").status_code for _ in "123"]
+
+    assert codes == [200, 200, 429]
+    (record,) = [record for record in caplog.records if record.name == "rates"]
+    assert record.getMessage().startswith("Counting requests without RATE_LIMIT_STORE: ")

@@ -1,0 +1,92 @@
+"""What stands before the routes, without any: heads and answers on a real connection."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI, Response
+
+import gate
+from tests.actors import served
+
+NOT_HTTP = {"detail": "Invalid HTTP request received.", "status_code": 400}
+TOO_LARGE = {"detail": "The head is larger than 65536 bytes", "status_code": 400}
+
+app = FastAPI()
+
+
+@app.get("/own")
+def own() -> Response:
+    return Response(headers={"Cache-Control": "max-age=60", "Vary": "Origin"})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with served(gate.Headers(app)) as port:
+        yield port
+
+
+def _converse(port: int, *parts: bytes) -> bytes:
+    """Send the parts, and receive until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        received = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionError:  # it did not read all that was sent
+            pass
+        return received
+
+
+def test_an_answer_keeps_the_headers_that_it_states_itself(port: int) -> None:
+    answer = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
+
+    assert answer.count(b"cache-control: ") == 1
+    assert b"cache-control: max-age=60\r\n" in answer
+    assert b"vary: origin\r\n" in answer
+    assert b"x-content-type-options: nosniff\r\n" in answer
+
+
+def test_one_connection_serves_many_requests(port: int) -> None:
+    request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+
+    assert _converse(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([b"This is not HTTP\r\n\r\n"], NOT_HTTP),
+        ([b"GET / HTTP/1.1\r\n", b"X: " + b"x" * 70_000], TOO_LARGE),
+        ([b"GET / HTTP/1.1\r\n", *[b"X: " + b"x" * 1000 + b"\r\n"] * 100], TOO_LARGE),
+    ],
+)
+def test_a_head_that_is_refused_is_answered_in_the_one_body(
+    port: int, parts: list[bytes], expected: object
+) -> None:
+    head, _, body = _converse(port, *parts).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\ncontent-type: application/json\r\n" in head
+    assert b"\r\nx-content-type-options: nosniff" in head
+    assert json.loads(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("begun", "answers"),
+    [
+        (b"", 0),
+        (b"GET /own HTT", 0),
+        (b"GET /own HTTP/1.1\r\nHost: x\r\n\r\nGET /own HTTP/1.1\r\n", 1),
+    ],
+)
+def test_a_head_that_does_not_end_ends_the_connection(
+    port: int, begun: bytes, answers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "HEAD_SECONDS", 0.1)
+
+    assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == answers
