@@ -1,0 +1,84 @@
+"""SQLite: a hundred writers at once, beside PostgreSQL, and what its settings change.
+
+Served by itself, `embedded:app` is the service with SQLite's pragmas from the environment.
+"""
+
+import os
+from contextlib import ExitStack
+
+from fastapi import FastAPI
+from sqlalchemy import event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from benchmarks.comparison import MANY
+from benchmarks.load import Sample
+from benchmarks.operations import OPERATIONS, Target, in_turn, start
+from benchmarks.report import Bench, Results, number, progress, table
+from benchmarks.servers import our_command, uvicorn_command
+from db import Database
+from main import create_app
+from settings import Settings
+
+WRITES = ("POST", "PUT")
+AS_IT_IS = "as the service sets it"
+# synchronous: with NORMAL a write that was acknowledged may be gone after a power cut.
+PRAGMAS = {
+    AS_IT_IS: "",
+    "synchronous = FULL": "PRAGMA synchronous = FULL",
+    "synchronous = NORMAL": "PRAGMA synchronous = NORMAL",
+    "busy_timeout = 0": "PRAGMA busy_timeout = 0",
+    "busy_timeout = 100 ms": "PRAGMA busy_timeout = 100",
+    "busy_timeout = 10 s": "PRAGMA busy_timeout = 10000",
+}
+COLUMNS = ("requests/s", "p50, ms", "p95, ms", "p99, ms", "server CPU, us", "errors")
+
+
+def measure(bench: Bench) -> Results:
+    """Run all operations on both databases, then the writes with each pragma."""
+    with ExitStack() as stack:
+        databases: dict[str, Target] = {}
+        urls = {
+            "SQLite": make_url(f"sqlite:///{bench.folder}/todo.db"),
+            "PostgreSQL": bench.postgres.database("beside_sqlite"),
+        }
+        for name, url in urls.items():
+            progress(f"SQLite: starting on {name}")
+            databases[name] = start(bench, stack, our_command(), url)
+        both = in_turn(bench, databases, OPERATIONS, MANY)
+    results = {"sqlite": table(("operation", "database", *COLUMNS), _rows(both))}
+    with ExitStack() as stack:
+        targets: dict[str, Target] = {}
+        for workers in (1, 2):
+            for name, pragma in PRAGMAS.items():
+                progress(f"SQLite: starting with {name}")
+                url = make_url(f"sqlite:///{bench.folder}/{len(targets)}.db")
+                command = [*uvicorn_command("embedded:app"), "--workers", str(workers)]
+                targets[f"{name}, {workers} process{'es' * (workers > 1)}"] = start(
+                    bench, stack, command, url, PRAGMA=pragma
+                )
+        settings = in_turn(bench, targets, WRITES, MANY)
+    results["sqlite-settings"] = table(("operation", "setting", *COLUMNS), _rows(settings))
+    return results
+
+
+def _rows(medians: dict[tuple[str, str], Sample]) -> list[tuple[str, ...]]:
+    return [
+        (operation, name, *map(number, sample[:5]), str(sample.errors))
+        for (operation, name), sample in medians.items()
+    ]
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`embedded:app`, built when a server asks for it, as main:app is."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = create_app(Settings())
+    database: Database = app.state.database
+
+    @event.listens_for(database.engine, "connect")
+    def set_pragma(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        if pragma := os.environ["PRAGMA"]:
+            connection.cursor().execute(pragma)
+
+    return app
