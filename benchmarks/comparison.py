@@ -31,6 +31,7 @@ CONSTANT_PATHS = {BARE: "/", DEF: "/def", ASYNC: "/async"}
 FEW, MANY = 8, 100  # connections
 MANY_ROUNDS_PER_FEW = 0.6
 
+SAMPLE = "sample"  # the database that the statements were noted in, with the service's schema
 # An id, a title and a user that are easy to find in a statement.
 SAMPLE_ID, SAMPLE_TITLE, SAMPLE_USER = 1_234_567_890, "Sample title", 0
 SAMPLES = {
@@ -82,7 +83,7 @@ def measure(bench: Bench) -> Results:
 
 def sample_statements(postgres: Postgres, folder: Path) -> dict[str, str]:
     """Note what our server sends for each operation; placeholders stand for what varies."""
-    database = postgres.database("sample")
+    database = postgres.database(SAMPLE)
     statements = {}
     with (
         wire_to(database) as wire,
@@ -106,13 +107,12 @@ def sample_statements(postgres: Postgres, folder: Path) -> dict[str, str]:
 
 def _start(bench: Bench, stack: ExitStack, statements: dict[str, str]) -> dict[str, Target]:
     """Start every server, each with a database of its own and the same tasks in it."""
-    migrated = _migrated(bench)
     file = bench.folder / "statements.json"
     file.write_text(json.dumps(dict(zip(ROUTES, map(statements.get, OPERATIONS), strict=True))))
     commands = {
-        OURS: (our_command(), "/api/tasks", migrated),
+        OURS: (our_command(), "/api/tasks", "template1"),
         USUAL: (uvicorn_command("usual:app"), "/api/tasks", "template1"),
-        DRIVER: (uvicorn_command("floors:driver"), "/api/tasks", migrated),
+        DRIVER: (uvicorn_command("floors:driver"), "/api/tasks", SAMPLE),
     }
     for name, path, given in bench.others:
         commands[name] = (shlex.split(given), path, "template1")
@@ -130,13 +130,6 @@ def _start(bench: Bench, stack: ExitStack, statements: dict[str, str]) -> dict[s
     return targets
 
 
-def _migrated(bench: Bench) -> str:
-    name = "migrated"
-    environment = our_environment(bench.postgres.database(name))
-    with serving(our_command(), bench.folder, "/ready", **environment):
-        return name
-
-
 class _Floor:
     """The statements themselves, as pgbench sends them."""
 
@@ -144,7 +137,7 @@ class _Floor:
         self._bench = bench
         self._seconds = math.ceil(bench.seconds)
         self._statements = statements
-        self._database = bench.postgres.database("floor", "sample")
+        self._database = bench.postgres.database("floor", SAMPLE)
         self._kept = copy_tasks(bench.postgres, self._database, 20 * READERS, first_user=0)
 
     def measure(self, operation: str) -> Sample:

@@ -4,6 +4,7 @@ Served by itself, `embedded:app` is the service with SQLite's pragmas from the e
 """
 
 import os
+import shutil
 from contextlib import ExitStack
 
 from fastapi import FastAPI
@@ -15,19 +16,16 @@ from benchmarks.comparison import MANY
 from benchmarks.load import Sample
 from benchmarks.operations import OPERATIONS, Target, in_turn, start
 from benchmarks.report import Bench, Results, number, progress, table
-from benchmarks.servers import our_command, uvicorn_command
+from benchmarks.servers import our_command, our_environment, serving, uvicorn_command
 from db import Database
 from main import create_app
 from settings import Settings
 
 WRITES = ("POST", "PUT")
 AS_IT_IS = "as the service sets it"
-# synchronous: with NORMAL a write that was acknowledged may be gone after a power cut.
 PRAGMAS = {
-    AS_IT_IS: "",
-    "synchronous = FULL": "PRAGMA synchronous = FULL",
+    AS_IT_IS: "",  # SQLite's default for synchronous is FULL
     "synchronous = NORMAL": "PRAGMA synchronous = NORMAL",
-    "busy_timeout = 0": "PRAGMA busy_timeout = 0",
     "busy_timeout = 100 ms": "PRAGMA busy_timeout = 100",
     "busy_timeout = 10 s": "PRAGMA busy_timeout = 10000",
 }
@@ -36,10 +34,11 @@ COLUMNS = ("requests/s", "p50, ms", "p95, ms", "p99, ms", "server CPU, us", "err
 
 def measure(bench: Bench) -> Results:
     """Run all operations on both databases, then the writes with each pragma."""
+    file = bench.folder / "todo.db"
     with ExitStack() as stack:
         databases: dict[str, Target] = {}
         urls = {
-            "SQLite": make_url(f"sqlite:///{bench.folder}/todo.db"),
+            "SQLite": make_url(f"sqlite:///{file}"),
             "PostgreSQL": bench.postgres.database("beside_sqlite"),
         }
         for name, url in urls.items():
@@ -52,11 +51,15 @@ def measure(bench: Bench) -> Results:
         for workers in (1, 2):
             for name, pragma in PRAGMAS.items():
                 progress(f"SQLite: starting with {name}")
-                url = make_url(f"sqlite:///{bench.folder}/{len(targets)}.db")
+                copied = shutil.copy(file, bench.folder / f"todo_{len(targets)}.db")
                 command = [*uvicorn_command("embedded:app"), "--workers", str(workers)]
-                targets[f"{name}, {workers} process{'es' * (workers > 1)}"] = start(
-                    bench, stack, command, url, PRAGMA=pragma
+                environment = our_environment(make_url(f"sqlite:///{copied}"), PRAGMA=pragma)
+                server = serving(command, bench.folder, "/ready", **environment)
+                target = Target(
+                    stack.enter_context(server), bench.postgres.cpu_seconds, bench.folder
                 )
+                target.tasks = databases["SQLite"].tasks
+                targets[f"{name}, {workers} process{'es' * (workers > 1)}"] = target
         settings = in_turn(bench, targets, WRITES, MANY)
     results["sqlite-settings"] = table(("operation", "setting", *COLUMNS), _rows(settings))
     return results

@@ -28,8 +28,8 @@ class Sample(NamedTuple):
 
 def median(samples: Sequence[Sample]) -> Sample:
     """Give the median of each figure over the rounds, and the sum of the errors."""
-    columns = list(zip(*samples, strict=True))
-    return Sample(*map(statistics.median, columns[:-1]), sum(columns[-1]))
+    middle = Sample(*map(statistics.median, zip(*samples, strict=True)))
+    return middle._replace(errors=sum(sample.errors for sample in samples))
 
 
 def require_wrk() -> None:

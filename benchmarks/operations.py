@@ -55,12 +55,12 @@ class Target:
         self._folder = folder
         self._path = path
         self._created = folder / f"{server.url.rpartition(':')[2]}.created"
-        self._tasks: list[tuple[str, int]] = []
+        self.tasks: list[tuple[str, int]] = []
 
     def seed(self) -> None:
         """Give each reader their tasks, over the API."""
         with ThreadPoolExecutor(SEEDING_THREADS) as pool:
-            self._tasks = [task for tasks in pool.map(self._seed, range(READERS)) for task in tasks]
+            self.tasks = [task for tasks in pool.map(self._seed, range(READERS)) for task in tasks]
 
     def _seed(self, user: int) -> list[tuple[str, int]]:
         with connected(self._server) as connection:
@@ -92,7 +92,7 @@ class Target:
         path = self._path
         match operation:
             case "GET one":
-                requests = [request("GET", f"{path}/{id_}", user) for id_, user in self._tasks]
+                requests = [request("GET", f"{path}/{id_}", user) for id_, user in self.tasks]
             case "list of 20":
                 requests = [request("GET", f"{path}?limit=20", user) for user in range(READERS)]
             case "POST":
@@ -106,11 +106,11 @@ class Target:
                     # Another title each time, so that there is always something to change.
                     request("PUT", f"{path}/{id_}", user, title=title, status="in_progress")
                     for title in ("Buy bread", "Buy butter")
-                    for id_, user in self._tasks
+                    for id_, user in self.tasks
                 ]
             case "PATCH complete":
                 requests = [
-                    request("PATCH", f"{path}/{id_}/complete", user) for id_, user in self._tasks
+                    request("PATCH", f"{path}/{id_}/complete", user) for id_, user in self.tasks
                 ]
             case "DELETE":
                 requests = [

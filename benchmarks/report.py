@@ -13,7 +13,9 @@ from settings import ROOT
 DOCUMENT = ROOT / "docs" / "performance.md"
 BAR_PIXELS = 14
 LABEL_PIXELS = 190
+VALUE_PIXELS = 60
 CHART_PIXELS = 760
+COLORS = 6
 
 # Middle tones that stand out from white and from black alike.
 STYLE = """
@@ -82,7 +84,7 @@ def bar_chart(title: str, groups: dict[str, dict[str, float]]) -> str:
     """Draw a group of bars for each key as SVG; the bars of one name have one color."""
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
     most = max(value for bars in groups.values() for value in bars.values())
-    scale = (CHART_PIXELS - LABEL_PIXELS - 60) / most
+    scale = (CHART_PIXELS - LABEL_PIXELS - VALUE_PIXELS) / most
     parts = [f'<text class="title" x="8" y="18">{title}</text>']
     y = 34
     for group, bars in groups.items():
@@ -90,10 +92,10 @@ def bar_chart(title: str, groups: dict[str, dict[str, float]]) -> str:
         y += BAR_PIXELS + 4
         for name, value in bars.items():
             width, middle = max(1, round(value * scale)), y + BAR_PIXELS - 4
+            place = f'x="{LABEL_PIXELS}" y="{y}" width="{width}" height="{BAR_PIXELS - 3}"'
             parts += [
                 f'<text x="{LABEL_PIXELS - 8}" y="{middle}" text-anchor="end">{name}</text>',
-                f'<rect class="bar{names.index(name) % 6}" x="{LABEL_PIXELS}" y="{y}"'
-                f' width="{width}" height="{BAR_PIXELS - 3}" rx="2"/>',
+                f'<rect class="bar{names.index(name) % COLORS}" {place} rx="2"/>',
                 f'<text x="{LABEL_PIXELS + width + 6}" y="{middle}">{number(value)}</text>',
             ]
             y += BAR_PIXELS + 1

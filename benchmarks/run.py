@@ -1,9 +1,14 @@
 """Measures the service: `uv run benchmarks/run.py`; docs/performance.md says what and how."""
 
 import argparse
+import os
+import platform
+import re
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,37 +29,54 @@ SECTIONS: dict[str, Callable[[Bench], Results]] = {
     "options": options.measure,
 }
 
+FULL, QUICK = (1.5, 5), (0.5, 1)  # seconds of a round, and rounds
+LIBRARIES = ("fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg2-binary", "uvicorn")
+
 
 def main() -> None:
     """Run the sections that were asked for, print their tables, and write them down."""
     arguments = _parse()
     require_wrk()
-    results: Results = {}
+    results: Results = {} if arguments.only else {"machine": _machine()}
+    stamp = f"{datetime.now(UTC):%Y-%m-%d}; rounds of {arguments.seconds:g} s: {arguments.rounds}."
     with postgres() as server, tempfile.TemporaryDirectory() as folder:
         bench = Bench(
             server,
             Path(folder),
-            arguments.seconds or (0.5 if arguments.quick else 2),
-            arguments.rounds or (1 if arguments.quick else 5),
+            arguments.seconds,
+            arguments.rounds,
             arguments.quick,
             arguments.server,
         )
         for name in arguments.only or SECTIONS:
-            results |= SECTIONS[name](bench)
+            for place, text in SECTIONS[name](bench).items():
+                results[place] = text if place.endswith(".svg") else f"{text}\n\n{stamp}"
     progress("")
-    for name, text in results.items():
-        if not name.endswith(".svg"):
-            print(f"\n{name}\n\n{text}")
+    for place, text in results.items():
+        if not place.endswith(".svg"):
+            print(f"\n{place}\n\n{text}")
     if arguments.write:
         write(results)
+
+
+def _machine() -> str:
+    """Say on what all of it was run."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    gibibytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return (
+        f"Measured on {os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()})"
+        f" with {gibibytes:.0f} GiB, Linux {platform.release().partition('-')[0]},\n"
+        f"Python {platform.python_version()}, {versions}."
+    )
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: within 2 minutes")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; repeatable")
-    parser.add_argument("--seconds", type=float, help="of each round (2, quick 0.5)")
-    parser.add_argument("--rounds", type=int, help="of each figure, of which the median counts")
+    parser.add_argument("--seconds", type=float, help="of each round (1.5, quick 0.5)")
+    parser.add_argument("--rounds", type=int, help="whose median counts (5, quick 1)")
     parser.add_argument(
         "--write",
         action=argparse.BooleanOptionalAction,
@@ -70,6 +92,9 @@ def _parse() -> argparse.Namespace:
         "in it; it gets DATABASE_URL, BETTER_AUTH_SECRET and HS256 tokens whose sub is the user",
     )
     arguments = parser.parse_args()
+    seconds, rounds = QUICK if arguments.quick else FULL
+    arguments.seconds = arguments.seconds or seconds
+    arguments.rounds = arguments.rounds or rounds
     if arguments.write is None:
         arguments.write = not arguments.quick
     return arguments
