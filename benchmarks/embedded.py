@@ -44,7 +44,7 @@ def measure(bench: Bench) -> Results:
         for name, url in urls.items():
             progress(f"SQLite: starting on {name}")
             databases[name] = start(bench, stack, our_command(), url)
-        both = in_turn(bench, databases, OPERATIONS, MANY)
+        both = in_turn(bench, "SQLite", databases, OPERATIONS, MANY)
     results = {"sqlite": table(("operation", "database", *COLUMNS), _rows(both))}
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
@@ -60,7 +60,7 @@ def measure(bench: Bench) -> Results:
                 )
                 target.tasks = databases["SQLite"].tasks
                 targets[f"{name}, {workers} process{'es' * (workers > 1)}"] = target
-        settings = in_turn(bench, targets, WRITES, MANY)
+        settings = in_turn(bench, "SQLite", targets, WRITES, MANY)
     results["sqlite-settings"] = table(("operation", "setting", *COLUMNS), _rows(settings))
     return results
 

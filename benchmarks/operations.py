@@ -139,7 +139,11 @@ def start(
 
 
 def in_turn(
-    bench: Bench, targets: dict[str, Target], operations: Sequence[str], connections: int
+    bench: Bench,
+    section: str,
+    targets: dict[str, Target],
+    operations: Sequence[str],
+    connections: int,
 ) -> dict[tuple[str, str], Sample]:
     """Run each operation on each server, round after round, so that all meet the same noise.
 
@@ -148,7 +152,7 @@ def in_turn(
     samples = defaultdict(list)
     for round_ in range(bench.rounds):
         for operation in operations:
-            progress(f"{', '.join(targets)}: round {round_ + 1} of {bench.rounds}, {operation}")
+            progress(f"{section}: round {round_ + 1} of {bench.rounds}, {operation}")
             for name, target in targets.items():
                 sample = target.measure(operation, connections, bench.seconds)
                 samples[operation, name].append(sample)

