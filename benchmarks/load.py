@@ -1,6 +1,7 @@
 """Load on a server: requests as wrk sends them, and what they cost there and in the database."""
 
 import json
+import math
 import shutil
 import signal
 import statistics
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LUA = Path(__file__).with_name("load.lua")
+LATE_SECONDS = 30
 SETTLED_WITHIN_SECONDS = 5
 
 
@@ -56,15 +58,18 @@ def send(  # noqa: PLR0913  # what, whereto, how, and who is watched meanwhile
     script = folder / "requests"
     script.write_bytes(b"\1".join(requests))
     before = [cpu_seconds() for cpu_seconds in watched]
-    # wrk takes whole seconds only, and ends with a summary when it is interrupted.
+    # wrk takes whole seconds only, and ends with its summary when it is interrupted.
+    limit = f"-d{math.ceil(seconds) + LATE_SECONDS}s"
     files = [script] if created is None else [script, created]
     wrk = subprocess.Popen(
-        ["wrk", "-t1", f"-c{connections}", "-d1h", "--timeout=30s", "-s", LUA, url, "--", *files],
+        ["wrk", "-t1", f"-c{connections}", limit, "--timeout=30s", "-s", LUA, url, "--", *files],
         stdout=subprocess.PIPE,
         text=True,
     )
-    time.sleep(seconds)
-    wrk.send_signal(signal.SIGINT)
+    try:
+        time.sleep(seconds)
+    finally:
+        wrk.send_signal(signal.SIGINT)
     seen = json.loads(wrk.communicate(timeout=60)[0].splitlines()[-1])
     # What was sent last is still being worked on, and counts.
     wait_until_idle(watched[0])

@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[Bench], Results]] = {
 }
 
 FULL, QUICK = (1.5, 5), (0.5, 1)  # seconds of a round, and rounds
+TERMINATED = 128 + signal.SIGTERM
 LIBRARIES = ("fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg2-binary", "uvicorn")
 
 
@@ -37,7 +39,8 @@ def main() -> None:
     """Run the sections that were asked for, print their tables, and write them down."""
     arguments = _parse()
     require_wrk()
-    results: Results = {} if arguments.only else {"machine": _machine()}
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     stamp = f"{datetime.now(UTC):%Y-%m-%d}; rounds of {arguments.seconds:g} s: {arguments.rounds}."
     with postgres() as server, tempfile.TemporaryDirectory() as folder:
         bench = Bench(
@@ -49,14 +52,19 @@ def main() -> None:
             arguments.server,
         )
         for name in arguments.only or SECTIONS:
-            for place, text in SECTIONS[name](bench).items():
-                results[place] = text if place.endswith(".svg") else f"{text}\n\n{stamp}"
-    progress("")
-    for place, text in results.items():
-        if not place.endswith(".svg"):
-            print(f"\n{place}\n\n{text}")
-    if arguments.write:
-        write(results)
+            measured = SECTIONS[name](bench)
+            tables = {
+                place: f"{text}\n\n{stamp}"
+                for place, text in measured.items()
+                if not place.endswith(".svg")
+            }
+            progress("")
+            for place, text in tables.items():
+                print(f"\n{place}\n\n{text}", flush=True)
+            if arguments.write:
+                write(measured | tables)
+    if arguments.write and not arguments.only:
+        write({"machine": _machine()})
 
 
 def _machine() -> str:
