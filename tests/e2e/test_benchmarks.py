@@ -1,0 +1,39 @@
+"""The benchmark runs from its first line to its tables, and no server answers with an error."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from settings import ROOT
+
+pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+
+def _rows(printed: str, name: str) -> list[list[str]]:
+    lines = printed.partition(f"\n{name}\n\n")[2].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_a_quick_run_compares_every_operation_without_an_error(
+    checkout: Path, environment: dict[str, str]
+) -> None:
+    command = ["uv", "run", "benchmarks/run.py", "--quick", "--only", "operations"]
+
+    done = subprocess.run(
+        [*command, "--seconds", "0.3"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    few, many = (_rows(done.stdout, f"operations-{connections}") for connections in (8, 100))
+    assert [len(few), len(many)] == [3 + 6 * 4, 3 + 6 * 3]
+    assert {row[-1] for row in few + many} == {"0"}
+    document = Path("docs/performance.md")
+    assert (checkout / document).read_text() == (ROOT / document).read_text()
