@@ -365,7 +365,9 @@ CurrentUser = Annotated[User, Security(_BearerScheme())]
 
 
 async def require_own_path(
-    user_id: Annotated[str, Path(description="Your own user id.", examples=["ann"])],
+    user_id: Annotated[
+        str, Path(description="Your own user id.", openapi_examples={"Ann": {"value": "ann"}})
+    ],
     user: CurrentUser,
 ) -> None:
     """Refuse a path that names another user."""

@@ -25,7 +25,7 @@ from starlette.responses import Response
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database
 from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
-from routes import health, tasks
+from routes import docs, health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
@@ -88,7 +88,8 @@ def create_app(settings: Settings) -> FastAPI:
         # A redirect would be built from the Host header, which is the caller's.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        swagger_ui_parameters={"persistAuthorization": True},
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
     app.state.verifier = TokenVerifier(settings)
@@ -96,12 +97,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(
         tasks.router,
         prefix="/api/{user_id}/tasks",
-        tags=["tasks, by user"],
+        tags=["tasks-by-user"],
         dependencies=[OwnPath],
         responses=FOREIGN_PATH,
         generate_unique_id_function=_id_with_user,
     )
     app.include_router(health.router)
+    app.include_router(docs.router)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
     # must be able to read a 500 as well.
     app.middleware_stack = CORS(

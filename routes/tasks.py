@@ -30,7 +30,9 @@ from models import (
 ALL_COLUMNS: Select[*tuple[Any, ...]] = Select(*TASKS.c)
 TASK_LIST = TypeAdapter(list[TaskPublic])
 
-TaskId = Annotated[int, Path(ge=1, le=BIGINT_MAX, examples=[1]), Digits]
+TaskId = Annotated[
+    int, Path(ge=1, le=BIGINT_MAX, openapi_examples={"a task": {"value": 1}}), Digits
+]
 
 NOT_FOUND = documented(404, "The caller has no such task", "Task not found")
 CREATED: Responses = {

@@ -15,7 +15,7 @@ ORIGIN = "http://localhost:3000"
 @pytest.mark.parametrize(
     ("method", "path", "status_code", "detail"),
     [
-        ("GET", "/", 404, "Not Found"),
+        ("GET", "/docs/assets/nothing", 404, "Not Found"),
         ("GET", "/nothing", 404, "Not Found"),
         ("POST", "/api", 404, "Not Found"),
         ("GET", "/api/tasks/", 404, "Not Found"),

@@ -11,7 +11,7 @@ LAYERS = [
     {"settings", "models", "errors"},
     {"db", "jwks"},
     {"auth"},
-    {"routes.tasks", "routes.health"},
+    {"routes.tasks", "routes.health", "routes.docs"},
     {"main"},
 ]
 MODULES = set().union(*LAYERS)
