@@ -25,6 +25,7 @@ from starlette.responses import Response
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database
 from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_response
+from logs import RequestLog, configure_logging
 from routes import docs, health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
 
@@ -104,13 +105,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(health.router)
     app.include_router(docs.router)
-    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
-    # must be able to read a 500 as well.
-    app.middleware_stack = CORS(
+    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
+    # must be able to read a 500 as well, and the log must have it.
+    cors = CORS(
         app.build_middleware_stack(),
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-        allow_headers=("Authorization", "Content-Type"),
+        allow_headers=("Authorization", "Content-Type", "X-Request-ID"),
         expose_headers=(
             "ETag",
             "Link",
@@ -120,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
             "X-Total-Count",
         ),
     )
+    app.middleware_stack = RequestLog(cors)
     return app
 
 
@@ -131,7 +133,9 @@ def __getattr__(name: str) -> FastAPI:
     """`main:app`, built when a server asks for it, so that an import alone needs no settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = globals()["app"] = create_app(_read_settings())
+    settings = _read_settings()
+    configure_logging(settings.log_level)
+    app = globals()["app"] = create_app(settings)
     return app
 
 
@@ -175,13 +179,14 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 def _serve(arguments: argparse.Namespace) -> None:
     if not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys():
         _write_secret()
-    _read_settings()
+    configure_logging(_read_settings().log_level)
     uvicorn.run(
         "main:app",
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        log_config=None,  # it is ours
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
 

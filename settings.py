@@ -1,7 +1,7 @@
 """The environment, then `.env`, read once into one frozen Settings."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from jose.backends import HMACKey
@@ -107,6 +107,9 @@ class Settings(DatabaseSettings):
         "http://localhost:3000",
     )
     auto_migrate: bool = True
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
+    ] = "INFO"
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:

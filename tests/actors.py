@@ -23,6 +23,7 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "jwt_audience": None,
         "cors_origins": "http://localhost:3000",
         "auto_migrate": True,
+        "log_level": "INFO",
     }
     return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # parsed by it
 

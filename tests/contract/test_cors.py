@@ -14,7 +14,7 @@ def test_a_listed_origin_may_send_a_token_and_json(anonymous: TestClient, method
         headers={
             "Origin": ORIGIN,
             "Access-Control-Request-Method": method,
-            "Access-Control-Request-Headers": "authorization,content-type",
+            "Access-Control-Request-Headers": "authorization,content-type,x-request-id",
         },
     )
 

@@ -8,7 +8,7 @@ import pytest
 from settings import ROOT
 
 LAYERS = [
-    {"settings", "models", "errors"},
+    {"settings", "models", "errors", "logs"},
     {"db", "jwks"},
     {"auth"},
     {"routes.tasks", "routes.health", "routes.docs"},

@@ -24,6 +24,8 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         arguments.update(others, app=app)
 
     monkeypatch.setattr("uvicorn.run", note)
+    # It would be for the whole process; tests/unit/test_logs.py has it.
+    monkeypatch.setattr(main, "configure_logging", lambda level: arguments.update(log=level))
     monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     monkeypatch.delenv("BETTER_AUTH_SECRET", raising=False)
@@ -47,6 +49,8 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
+        "log": "INFO",
+        "log_config": None,
         "timeout_graceful_shutdown": 8,
     }
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
@@ -127,12 +131,16 @@ def test_a_token_needs_the_secret(
     assert "token needs BETTER_AUTH_SECRET, which is not set" in capsys.readouterr().err
 
 
-def test_the_app_is_built_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_is_built_when_it_is_asked_for(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", "short")
+    monkeypatch.setenv("LOG_LEVEL", "warning")
 
     app = main.app
 
     assert main.app is app
+    assert served == {"log": "WARNING"}
     assert app.title == "Tasks"
     del main.app
 

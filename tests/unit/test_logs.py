@@ -1,0 +1,126 @@
+"""The format of the lines; what a request's line holds is in tests/contract/test_request_log.py."""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.exc import ProgrammingError
+
+from logs import CHATTY, RequestLog, configure_logging
+
+THEIRS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
+
+
+class Stream(io.StringIO):
+    """A standard error that is a terminal, or is not."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stream]]:
+    """Configure logging onto a stream; it is as it was afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []  # or they would be closed
+    before = {
+        name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in THEIRS
+    }
+
+    def configure(*, terminal: bool = False, level: str = "INFO") -> Stream:
+        stream = Stream(terminal=terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        configure_logging(level)
+        return stream
+
+    yield configure
+    root.handlers, root.level = handlers, level
+    for name, (their_level, propagate) in before.items():
+        logging.getLogger(name).setLevel(their_level)
+        logging.getLogger(name).propagate = propagate
+
+
+def test_a_line_is_a_json_object(configured: Callable[..., Stream]) -> None:
+    stream = configured()
+
+    logging.getLogger("uvicorn.error").info(
+        "Started %s\n\x1b[0m", "here", extra={"color_message": "\x1b[36m"}
+    )
+
+    line = json.loads(stream.getvalue())
+    told = datetime.fromisoformat(line.pop("time"))
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+    assert line == {"level": "INFO", "logger": "uvicorn.error", "message": "Started here\n\x1b[0m"}
+    assert stream.getvalue().isascii()
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> None:
+    stream = configured(terminal=True)
+
+    logging.getLogger("logs").info("GET / 200", extra={"user_id": "ann\n", "reason": None})
+
+    assert stream.getvalue().endswith(" INFO    GET / 200 user_id='ann\\n'\n")
+
+
+def test_a_traceback_is_in_the_line_and_without_the_statement(
+    configured: Callable[..., Stream],
+) -> None:
+    stream = configured()
+
+    error = ValueError("worse")
+    error.__cause__ = ProgrammingError("SELECT s3cret", {}, Exception("no such table"))
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+
+    line = json.loads(stream.getvalue())
+    assert "ValueError: worse" in line["exc_info"]
+    assert "no such table" in line["exc_info"]
+    assert "[SQL: " not in line["exc_info"]
+
+
+def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Stream]) -> None:
+    configured()
+
+    # What uvicorn asks before it writes one.
+    assert not logging.getLogger("uvicorn.access").hasHandlers()
+
+
+@pytest.mark.parametrize(
+    ("level", "name", "told"),
+    [
+        ("INFO", "main", True),
+        ("WARNING", "main", False),
+        ("WARNING", "uvicorn.error", False),
+        ("INFO", "httpx2", False),
+        ("INFO", "alembic.runtime.migration", False),
+    ],
+)
+def test_the_level_holds_for_all_but_the_chatty(
+    configured: Callable[..., Stream], level: str, name: str, *, told: bool
+) -> None:
+    stream = configured(level=level)
+
+    logging.getLogger(name).info("something")
+
+    assert bool(stream.getvalue()) is told
+
+
+def test_what_is_no_request_has_no_line() -> None:
+    passed: list[object] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        passed.append((scope, receive, send))
+
+    call = RequestLog(app)({"type": "lifespan"}, "receive", "send")  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):
+        call.send(None)
+
+    assert passed == [({"type": "lifespan"}, "receive", "send")]
