@@ -5,7 +5,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,6 +23,9 @@ FAILURES = range(500, 600)
 
 # They tell of each statement and each request what only their authors need.
 CHATTY = ("alembic", "httpx2", "httpcore2")
+
+# Method, route, status and seconds.
+Observe = Callable[[str, str | None, int | None, float], None]
 
 logger = logging.getLogger(__name__)
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -77,10 +80,11 @@ class _Readable(logging.Formatter):
 
 
 class RequestLog:
-    """Gives each request an id, its caller's where that is one, and writes its line."""
+    """Gives each request an id, its caller's where that is one, writes its line, and counts it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe | None = None) -> None:
         self._app = app
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, with `X-Request-ID` in whatever answer it is."""
@@ -104,11 +108,14 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            duration_ms = (time.perf_counter() - began) * 1000
-            _write(scope["method"], route_template(scope), status, duration_ms, state)
+            seconds = time.perf_counter() - began
+            request = scope["method"], _template(scope), status, seconds
+            _write(*request, state)
+            if self._observe is not None:
+                self._observe(*request)
 
 
-def route_template(scope: Scope) -> str | None:
+def _template(scope: Scope) -> str | None:
     """Give the route's path with its parameters' names, or None where no route was found."""
     # What FastAPI keeps of the route that it has found; `scope["route"]` lacks the prefix.
     context = scope.get("fastapi", {}).get("effective_route_context")
@@ -123,7 +130,7 @@ def _given_id(scope: Scope) -> str | None:
 
 
 def _write(
-    method: str, route: str | None, status: int | None, duration_ms: float, state: Mapping[str, Any]
+    method: str, route: str | None, status: int | None, seconds: float, state: Mapping[str, Any]
 ) -> None:
     level = logging.WARNING if status in FAILURES else logging.INFO
     if not logger.isEnabledFor(level):
@@ -132,9 +139,9 @@ def _write(
         "method": method,
         "route": route,
         "status": status,
-        "duration_ms": round(duration_ms, 2),
+        "duration_ms": round(seconds * 1000, 2),
         "user_id": state["user"].id if "user" in state else None,
     }
     if "reason" in state:
         fields["reason"] = state["reason"]
-    logger.log(level, "%s %s %s %.1f ms", method, route, status, duration_ms, extra=fields)
+    logger.log(level, "%s %s %s %.1f ms", method, route, status, seconds * 1000, extra=fields)

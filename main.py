@@ -9,6 +9,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
+from opentelemetry import trace
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
@@ -28,9 +30,14 @@ from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of, error_re
 from logs import RequestLog, configure_logging
 from routes import docs, health, tasks
 from settings import ENV_FILE, ROOT, Settings, explain
+from telemetry import HiddenQuery, trace_statements
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
+# uvicorn's 5 are too few to import everything on a busy machine: it would kill each worker in turn.
+WORKER_START_SECONDS = 30
+# A collector that is away must not hold up the end of the process.
+EXPORT_TIMEOUT_SECONDS = 2
 # uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
 STARTUP_FAILURE = 3
 
@@ -80,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     secret = settings.better_auth_secret
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_RECOMMENDED_BYTES:
         logger.warning("BETTER_AUTH_SECRET is shorter than %d bytes", SECRET_RECOMMENDED_BYTES)
+    exporting = settings.otel_exporter_otlp_endpoint is not None
     app = FastAPI(
         title="Tasks",
         version=VERSION,
@@ -89,6 +97,13 @@ def create_app(settings: Settings) -> FastAPI:
         # A redirect would be built from the Host header, which is the caller's.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        telemetry={
+            "auto_configure": exporting,
+            "tracing": exporting,
+            "metrics": exporting,
+            "operation_spans": False,
+            "logs": False,  # they would carry the messages of exceptions
+        },
         docs_url=None,
         redoc_url=None,
     )
@@ -105,6 +120,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(health.router)
     app.include_router(docs.router)
+    observe = None
+    if settings.prometheus_multiproc_dir:
+        metrics = import_module("metrics")  # which costs nothing where it is not wanted
+        app.include_router(metrics.router)
+        observe = metrics.observe
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
     cors = CORS(
@@ -121,7 +141,10 @@ def create_app(settings: Settings) -> FastAPI:
             "X-Total-Count",
         ),
     )
-    app.middleware_stack = RequestLog(cors)
+    app.middleware_stack = RequestLog(cors, observe)
+    if exporting:
+        trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
+        app.middleware_stack = HiddenQuery(app.middleware_stack)
     return app
 
 
@@ -135,6 +158,7 @@ def __getattr__(name: str) -> FastAPI:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = _read_settings()
     configure_logging(settings.log_level)
+    _tell_libraries(settings)
     app = globals()["app"] = create_app(settings)
     return app
 
@@ -146,6 +170,14 @@ def _read_settings() -> Settings:
     except ValidationError as error:
         sys.stderr.write(f"Cannot start: {explain(error)}\n")
         sys.exit(STARTUP_FAILURE)
+
+
+def _tell_libraries(settings: Settings) -> None:
+    """Put into the environment what libraries read there, since `.env` may have it instead."""
+    for name in ("otel_exporter_otlp_endpoint", "prometheus_multiproc_dir"):
+        if value := getattr(settings, name):
+            os.environ[name.upper()] = str(value)
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(EXPORT_TIMEOUT_SECONDS))
 
 
 def main() -> None:
@@ -188,6 +220,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         reload=arguments.reload,
         log_config=None,  # it is ours
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
     )
 
 

@@ -8,7 +8,14 @@ from jose.backends import HMACKey
 from jose.exceptions import JWKError
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    DirectoryPath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -110,6 +117,8 @@ class Settings(DatabaseSettings):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
     ] = "INFO"
+    otel_exporter_otlp_endpoint: str | None = None
+    prometheus_multiproc_dir: DirectoryPath | None = None
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:

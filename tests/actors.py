@@ -24,6 +24,8 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "cors_origins": "http://localhost:3000",
         "auto_migrate": True,
         "log_level": "INFO",
+        "otel_exporter_otlp_endpoint": None,
+        "prometheus_multiproc_dir": None,
     }
     return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # parsed by it
 

@@ -8,7 +8,7 @@ import pytest
 from settings import ROOT
 
 LAYERS = [
-    {"settings", "models", "errors", "logs"},
+    {"settings", "models", "errors", "logs", "metrics", "telemetry"},
     {"db", "jwks"},
     {"auth"},
     {"routes.tasks", "routes.health", "routes.docs"},

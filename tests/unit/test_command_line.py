@@ -52,6 +52,7 @@ def test_without_arguments_it_serves_on_loopback(
         "log": "INFO",
         "log_config": None,
         "timeout_graceful_shutdown": 8,
+        "timeout_worker_healthcheck": 30,
     }
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
 
