@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from psycopg2 import Error as DriverError
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from sqlalchemy.exc import StatementError
@@ -63,8 +64,11 @@ def _complete(record: logging.LogRecord) -> bool:
         record.request_id = request_id
     error = record.exc_info[1] if record.exc_info else None
     while error is not None:
+        # Both put the statement into their message, psycopg2 with what the user wrote in it.
         if isinstance(error, StatementError):
-            error.statement = None  # SQLAlchemy's message would carry it
+            error.statement = None
+        if isinstance(error, StatementError | DriverError):
+            error.args = tuple(str(part).partition("\n")[0] for part in error.args)
         error = error.__cause__ or error.__context__
     return True
 

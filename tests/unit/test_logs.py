@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from psycopg2 import Error as DriverError
 from sqlalchemy.exc import ProgrammingError
 
 from logs import CHATTY, RequestLog, configure_logging
@@ -76,14 +77,18 @@ def test_a_traceback_is_in_the_line_and_without_the_statement(
 ) -> None:
     stream = configured()
 
-    error = ValueError("worse")
-    error.__cause__ = ProgrammingError("SELECT s3cret", {}, Exception("no such table"))
+    message = "no such table\nLINE 1: SELECT s3cret\n"
+    error = ValueError("worse\nand worse")
+    error.__cause__ = ProgrammingError("SELECT s3cret", {}, Exception(message))
+    error.__cause__.__cause__ = DriverError(message)
+
     logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
 
     line = json.loads(stream.getvalue())
-    assert "ValueError: worse" in line["exc_info"]
-    assert "no such table" in line["exc_info"]
-    assert "[SQL: " not in line["exc_info"]
+    assert "ValueError: worse\nand worse" in line["exc_info"]
+    assert line["exc_info"].count("no such table") == 2
+    assert "SELECT" not in line["exc_info"]
+    assert "s3cret" not in line["exc_info"]
 
 
 def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Stream]) -> None:
