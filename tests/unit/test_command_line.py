@@ -1,6 +1,7 @@
 """What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
 
 import asyncio
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import make_url
 import main
 from auth import TokenVerifier
 from settings import ROOT, Settings
+from telemetry import HiddenQuery
 from tests.actors import SECRET, settings_for
 
 
@@ -144,6 +146,27 @@ def test_the_app_is_built_when_it_is_asked_for(
     assert served == {"log": "WARNING"}
     assert app.title == "Tasks"
     del main.app
+
+
+@pytest.mark.usefixtures("served")
+def test_what_libraries_read_in_the_environment_may_stand_in_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = {
+        "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    monkeypatch.setattr("os.environ", {})
+
+    app = main.app
+    del main.app
+
+    assert os.environ == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+    }
+    assert isinstance(app.middleware_stack, HiddenQuery)
 
 
 def test_the_module_has_no_other_attributes() -> None:

@@ -1,5 +1,6 @@
 """The format of the lines; what a request's line holds is in tests/contract/test_request_log.py."""
 
+import asyncio
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from psycopg2 import Error as DriverError
 from sqlalchemy.exc import ProgrammingError
+from starlette.types import Receive, Scope, Send
 
 from logs import CHATTY, RequestLog, configure_logging
 
@@ -118,14 +120,30 @@ def test_the_level_holds_for_all_but_the_chatty(
     assert bool(stream.getvalue()) is told
 
 
-def test_what_is_no_request_has_no_line() -> None:
-    passed: list[object] = []
+def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Stream]) -> None:
+    stream = configured()
 
-    async def app(scope: object, receive: object, send: object) -> None:
-        passed.append((scope, receive, send))
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        logging.getLogger("db").warning("slow")
 
-    call = RequestLog(app)({"type": "lifespan"}, "receive", "send")  # type: ignore[arg-type]
-    with pytest.raises(StopIteration):
-        call.send(None)
+    scope = {"type": "http", "method": "GET", "headers": [(b"x-request-id", b"abc")]}
+    asyncio.run(RequestLog(app)(scope, *[None, None]))  # type: ignore[arg-type]
 
-    assert passed == [({"type": "lifespan"}, "receive", "send")]
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["logger"], line["request_id"]) for line in lines] == [
+        ("db", "abc"),
+        ("logs", "abc"),
+    ]
+
+
+def test_what_is_no_request_has_no_line(configured: Callable[..., Stream]) -> None:
+    stream = configured()
+    passed: list[Scope] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        passed.append(scope)
+
+    asyncio.run(RequestLog(app)({"type": "lifespan"}, *[None, None]))  # type: ignore[arg-type]
+
+    assert passed == [{"type": "lifespan"}]
+    assert stream.getvalue() == ""
