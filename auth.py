@@ -6,7 +6,6 @@ do not share a base, so what surrounds the signature is checked here, each rule 
 
 import asyncio
 import json
-import logging
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -38,9 +37,6 @@ BODY_SECONDS = 5
 CLAIM_SHOWN_CHARS = 100
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
-
-logger = logging.getLogger(__name__)
-
 
 UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
 FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
@@ -304,7 +300,7 @@ async def authenticate(request: Request) -> User:
     try:
         return await verifier.verify(token.strip(" "))
     except InvalidTokenError as error:
-        logger.warning("Refused a token: %s", error.hint)
+        request.state.reason = error.hint
         raise _unauthorized(str(error)) from error
 
 
@@ -397,7 +393,9 @@ CurrentUser = Annotated[User, Security(_BearerScheme())]
 
 
 async def require_own_path(
-    user_id: Annotated[str, Path(description="Your own user id.", examples=["ann"])],
+    user_id: Annotated[
+        str, Path(description="Your own user id.", openapi_examples={"Ann": {"value": "ann"}})
+    ],
     user: CurrentUser,
 ) -> None:
     """Refuse a path that names another user."""

@@ -1,6 +1,5 @@
 """The one error body, and the exceptions that become it."""
 
-import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,8 +20,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 RETRY_AFTER_SECONDS = 1
-
-logger = logging.getLogger(__name__)
 
 
 class ErrorBody(BaseModel):
@@ -151,8 +148,8 @@ def cause_of(error: Exception) -> str:
     return str(cause).strip().partition("\n")[0]
 
 
-async def _answer_database_failure(_: Request, error: Exception) -> JSONResponse:
-    logger.warning("Answered 503: %s", cause_of(error))
+async def _answer_database_failure(request: Request, error: Exception) -> JSONResponse:
+    request.state.reason = cause_of(error)
     return _unavailable("The database is not available; try again")
 
 
@@ -162,8 +159,10 @@ async def _answer_damaged_file(request: Request, error: DatabaseError) -> JSONRe
     return await _answer_database_failure(request, error)  # what SQLite says of a damaged file
 
 
-async def _answer_schema_not_current(_: Request, error: SchemaNotCurrentError) -> JSONResponse:
-    logger.warning("Answered 503: %s", error)
+async def _answer_schema_not_current(
+    request: Request, error: SchemaNotCurrentError
+) -> JSONResponse:
+    request.state.reason = str(error)
     return _unavailable("The database schema is not current; try again")
 
 

@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
@@ -17,6 +18,7 @@ from fastapi import Depends, FastAPI, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
+from opentelemetry import trace
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
@@ -27,14 +29,18 @@ import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database, hang_up_on_silence
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of, error_response
+from logs import RequestLog, configure_logging
 from rates import TOO_MANY, RateLimit
-from routes import health, tasks, transfers, users
+from routes import docs, health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, explain
+from telemetry import HiddenQuery, trace_statements
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
-# By default uvicorn kills a worker whose imports take longer than five seconds, again and again.
+# uvicorn's 5 are too few to import everything on a busy machine: it would kill each worker in turn.
 WORKER_START_SECONDS = 60
+# A collector that is away must not hold up the end of the process.
+EXPORT_TIMEOUT_SECONDS = 2
 # uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
 STARTUP_FAILURE = 3
 
@@ -88,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
     secret = settings.better_auth_secret
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_RECOMMENDED_BYTES:
         logger.warning("BETTER_AUTH_SECRET is shorter than %d bytes", SECRET_RECOMMENDED_BYTES)
+    exporting = settings.otel_exporter_otlp_endpoint is not None
     app = FastAPI(
         title="Tasks",
         version=VERSION,
@@ -97,7 +104,15 @@ def create_app(settings: Settings) -> FastAPI:
         # A redirect would be built from the Host header, which is the caller's.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        swagger_ui_parameters={"persistAuthorization": True},
+        telemetry={
+            "auto_configure": exporting,
+            "tracing": exporting,
+            "metrics": exporting,
+            "operation_spans": False,
+            "logs": False,  # they would carry the messages of exceptions
+        },
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
@@ -117,15 +132,21 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(
             router,
             prefix="/api/{user_id}/tasks",
-            tags=["tasks, by user"],
+            tags=["tasks-by-user"],
             dependencies=[OwnPath, *limits],
             responses=FOREIGN_PATH | limited,
             generate_unique_id_function=_id_with_user,
         )
     app.include_router(users.router, tags=["you"], dependencies=limits, responses=limited)
     app.include_router(health.router)
-    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put it: a browser
-    # must be able to read a 500 as well.
+    app.include_router(docs.router)
+    observe = None
+    if settings.prometheus_multiproc_dir:
+        metrics = import_module("metrics")  # which costs nothing where it is not wanted
+        app.include_router(metrics.router)
+        observe = metrics.observe
+    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
+    # must be able to read a 500 as well, and the log must have it.
     cors = CORS(
         gate.Limit(app.build_middleware_stack()),
         allow_origins=settings.cors_origins,
@@ -136,6 +157,7 @@ def create_app(settings: Settings) -> FastAPI:
             "Idempotency-Key",
             "If-Match",
             "If-None-Match",
+            "X-Request-ID",
         ),
         expose_headers=(
             "ETag",
@@ -149,7 +171,10 @@ def create_app(settings: Settings) -> FastAPI:
             "X-Total-Count",
         ),
     )
-    app.middleware_stack = gate.Headers(cors)
+    app.middleware_stack = RequestLog(gate.Headers(cors), observe)
+    if exporting:
+        trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
+        app.middleware_stack = HiddenQuery(app.middleware_stack)
     return app
 
 
@@ -161,7 +186,10 @@ def __getattr__(name: str) -> FastAPI:
     """`main:app`, built when a server asks for it, so that an import alone needs no settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = globals()["app"] = create_app(_read_settings())
+    settings = _read_settings()
+    configure_logging(settings.log_level)
+    _tell_libraries(settings)
+    app = globals()["app"] = create_app(settings)
     return app
 
 
@@ -172,6 +200,14 @@ def _read_settings() -> Settings:
     except ValidationError as error:
         sys.stderr.write(f"Cannot start: {explain(error)}\n")
         sys.exit(STARTUP_FAILURE)
+
+
+def _tell_libraries(settings: Settings) -> None:
+    """Put into the environment what libraries read there, since `.env` may have it instead."""
+    for name in ("otel_exporter_otlp_endpoint", "prometheus_multiproc_dir"):
+        if value := getattr(settings, name):
+            os.environ[name.upper()] = str(value)
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(EXPORT_TIMEOUT_SECONDS))
 
 
 def main() -> None:
@@ -205,7 +241,7 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 def _serve(arguments: argparse.Namespace) -> None:
     if not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys():
         _write_secret()
-    _read_settings()
+    configure_logging(_read_settings().log_level)
     uvicorn.run(
         "main:app",
         host=arguments.host,
@@ -213,8 +249,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         reload=arguments.reload,
         http="gate:Protocol",
-        timeout_worker_healthcheck=WORKER_START_SECONDS,
+        log_config=None,  # it is ours
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=WORKER_START_SECONDS,
     )
 
 

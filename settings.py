@@ -3,7 +3,7 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from jose.backends import HMACKey
@@ -13,6 +13,7 @@ from psycopg2.extensions import make_dsn
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    DirectoryPath,
     Field,
     SecretStr,
     ValidationError,
@@ -142,6 +143,11 @@ class Settings(DatabaseSettings):
     tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
     rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_parse_rate)] | None = None
     rate_limit_store: Annotated[str, AfterValidator(_require_redis)] | None = None
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
+    ] = "INFO"
+    otel_exporter_otlp_endpoint: str | None = None
+    prometheus_multiproc_dir: DirectoryPath | None = None
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:

@@ -59,7 +59,7 @@ IDS_MAX = 500
 TASK_LIST = TypeAdapter(list[TaskPublic])
 
 TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX), Digits]
-TaskIdPath = Annotated[TaskId, Path(examples=[1])]
+TaskIdPath = Annotated[TaskId, Path(openapi_examples={"a task": {"value": 1}})]
 IdempotencyKey = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=IDEMPOTENCY_KEY_MAX_CHARS)
 ]

@@ -30,6 +30,9 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "auto_migrate": True,
         "rate_limit": None,
         "rate_limit_store": None,
+        "log_level": "INFO",
+        "otel_exporter_otlp_endpoint": None,
+        "prometheus_multiproc_dir": None,
     }
     return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # parsed by it
 

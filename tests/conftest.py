@@ -138,6 +138,12 @@ def app(database_url: URL) -> FastAPI:
 
 
 @pytest.fixture
+def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the lines of the requests so far give as the reason of a refusal or a failure."""
+    return lambda: [vars(line)["reason"] for line in caplog.records if "reason" in vars(line)]
+
+
+@pytest.fixture
 def anonymous(app: FastAPI) -> Iterator[TestClient]:
     yield from client_of(app, {})
 

@@ -8,7 +8,7 @@ EXPOSED = (
     "ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
     "X-Request-ID, X-Total-Count"
 )
-SENT = "authorization,content-type,idempotency-key,if-match,if-none-match"
+SENT = "authorization,content-type,idempotency-key,if-match,if-none-match,x-request-id"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])

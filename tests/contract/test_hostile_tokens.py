@@ -1,7 +1,7 @@
 """Hostile tokens over HTTP: every one is 401, soon, and the reason is in the log."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import URL, make_url
@@ -102,39 +102,37 @@ def test_without_keys_and_auth_server_it_is_503(client: TestClient, server: Auth
 
 
 KEY = SigningKey("EdDSA")
-SESSION_TOKEN = (
-    "Refused a token: Two segments: this is Better Auth's session token, not a JWT: "
-    "call /api/auth/token"
-)
+SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
 URL_OF_NONE = "http://127.0.0.1:9"
 
 
 @pytest.mark.parametrize(
-    ("settings", "token", "line"),
+    ("settings", "token", "reason"),
     [
         (
             {},
             KEY.token({"sub": "ann"}),
-            "Refused a token: Token is signed with EdDSA, but BETTER_AUTH_URL is not set",
+            "Token is signed with EdDSA, but BETTER_AUTH_URL is not set",
         ),
         (
             {"better_auth_secret": None, "better_auth_url": URL_OF_NONE},
             GOOD,
-            "Refused a token: Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
+            "Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
         ),
         (
             {},
             "kXv3.Q1w==",
             SESSION_TOKEN,
         ),
-        ({}, HS256["claim: expired"], "Refused a token: Token has expired"),
+        ({}, HS256["claim: expired"], "Token has expired"),
     ],
 )
 def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
     database: URL,
     settings: dict[str, str | None],
     token: str,
-    line: str,
+    reason: str,
+    reasons: Callable[[], list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(settings_for(database, **settings))
@@ -142,13 +140,14 @@ def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
     response = TestClient(app).get("/api/tasks", headers={"Authorization": f"Bearer {token}"})
 
     assert response.status_code == 401
-    assert [r.getMessage() for r in caplog.records if r.name == "auth"] == [line]
+    assert reasons() == [reason]
+    assert len([line for line in caplog.records if line.name != "httpx2"]) == 1
     assert token not in caplog.text
     assert "BETTER_AUTH" not in response.text
 
 
 @pytest.mark.parametrize(
-    ("claims", "line"),
+    ("claims", "reason"),
     [
         ({"iss": "http://a\n"}, "Token has the iss 'http://a\\n', not {url}: see JWT_ISSUER"),
         ({"aud": ["x"]}, "Token has the aud ['x'], not {url}: see JWT_AUDIENCE"),
@@ -158,11 +157,10 @@ def test_another_origin_is_in_the_log_with_what_to_set(
     client: TestClient,
     server: AuthServer,
     claims: dict[str, object],
-    line: str,
-    caplog: pytest.LogCaptureFixture,
+    reason: str,
+    reasons: Callable[[], list[str]],
 ) -> None:
     server.members = [KEY.member]
 
     assert _get(client, KEY.token(server.claims(**claims)))[0] == 401
-    messages = [record.getMessage() for record in caplog.records if record.name == "auth"]
-    assert messages == ["Refused a token: " + line.format(url=server.url)]
+    assert reasons() == [reason.format(url=server.url)]

@@ -16,10 +16,8 @@ def test_the_published_contract_is_the_apps() -> None:
     assert CONTRACT.read_text() == render(), "uv run python docs/contracts/generate.py"
 
 
-def test_openapi_and_docs_are_served_without_a_token(anonymous: TestClient) -> None:
+def test_the_contract_is_served_without_a_token(anonymous: TestClient) -> None:
     assert anonymous.get("/openapi.json").json() == OPENAPI
-    for path in ("/docs", "/redoc"):
-        assert anonymous.get(path).headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 def test_operation_ids_make_method_names() -> None:

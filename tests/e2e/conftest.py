@@ -15,16 +15,21 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from settings import ROOT, Settings
 from tests.actors import SECRET
 
 START_LIMIT_SECONDS = 30
 STOP_LIMIT_SECONDS = 15
+LIMIT_MILLISECONDS = 15_000
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+
+# Chromium looks for its vendor's servers at every start.
+LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
@@ -198,3 +203,15 @@ def frontend(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
             subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Not for the session: while it is open, this thread has a running event loop, which tests
+    # that start their own would trip over.
+    expect.set_options(timeout=LIMIT_MILLISECONDS)
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=[LOOPBACK_ONLY]) as browser,
+    ):
+        yield browser

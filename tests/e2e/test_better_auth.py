@@ -23,10 +23,7 @@ pytestmark = needs_node
 KEYS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]
 SCRIPT = Path(__file__).with_name("better_auth.mjs")
 LIMIT_SECONDS = 15
-SESSION_TOKEN = (
-    "Refused a token: Two segments: this is Better Auth's session token, not a JWT: "
-    "call /api/auth/token"
-)
+SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
 
 
 Start = Callable[..., Server]
@@ -185,7 +182,7 @@ def test_session_cookies_and_mail_tokens_are_refused(
     serve: Serve,
     sign_up: SignUp,
     algorithm: str,
-    caplog: pytest.LogCaptureFixture,
+    reasons: Callable[[], list[str]],
 ) -> None:
     server = better_auth(algorithm)
     client, ann = serve(server), sign_up(server)
@@ -193,12 +190,12 @@ def test_session_cookies_and_mail_tokens_are_refused(
     cookie, session = ann.cookie("session_data"), ann.cookie("session_token")
 
     assert [_status(client, token) for token in (cookie, mailed, session)] == [401, 401, 401]
-    assert [r.getMessage() for r in caplog.records if r.name == "auth"] == [
+    assert reasons() == [
         {
-            "EdDSA": "Refused a token: Token is Better Auth's session cookie, not an access token",
-            "HS256": "Refused a token: Token has no sub of 1 to 255 characters",
+            "EdDSA": "Token is Better Auth's session cookie, not an access token",
+            "HS256": "Token has no sub of 1 to 255 characters",
         }[algorithm],
-        "Refused a token: Token has no sub of 1 to 255 characters",
+        "Token has no sub of 1 to 255 characters",
         SESSION_TOKEN,
     ]
 

@@ -1,5 +1,6 @@
 """The commands of the README, as processes."""
 
+import json
 import signal
 import socket
 import stat
@@ -7,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -28,6 +30,12 @@ def _create(server: Server) -> int:
     return response.status_code
 
 
+def _logged(server: Server, logger: str) -> list[dict[str, Any]]:
+    """The lines of a logger; what is not of the tests' own making must be JSON."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    return [line for line in lines if line["logger"] == logger]
+
+
 SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal it was sent
 
 
@@ -45,7 +53,12 @@ def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -
 
     assert _create(server) == 201
     assert server.stop() == exit_code
-    assert "Traceback" not in server.log.read_text()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    (line,) = [line for line in log.splitlines() if "POST" in line]
+    fields = json.loads(line)
+    assert (fields["method"], fields["route"], fields["status"]) == ("POST", "/api/tasks", 201)
+    assert fields["user_id"] == "ann"
 
 
 def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
@@ -134,8 +147,12 @@ def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
         ).wait()  # fmt: skip
 
         assert _create(server) == 503
-    (line,) = [line for line in server.log.read_text().splitlines() if "mended" in line]
-    assert line.startswith("Answering 503 until this is mended: connection to server at")
+    server.stop()  # a request's line is written once it is answered
+    started, answered = _logged(server, "main"), _logged(server, "logs")
+    (told,) = [line["message"] for line in started]
+    assert told.startswith("Answering 503 until this is mended: connection to server at")
+    assert [line["status"] for line in answered if line["method"] == "POST"] == [503]
+    assert answered[-1]["reason"].startswith("connection to server at")
     assert "Traceback" not in server.log.read_text()
     assert "s3cret" not in server.log.read_text()
 

@@ -8,28 +8,18 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect
 from sqlalchemy import URL, create_engine, text
 
-from tests.e2e.conftest import CHROMIUM, Server, free_port, needs_chromium, needs_node
+from tests.e2e.conftest import (
+    LIMIT_MILLISECONDS,
+    Server,
+    free_port,
+    needs_chromium,
+    needs_node,
+)
 
 pytestmark = [needs_node, needs_chromium, pytest.mark.usefixtures("backend")]
-
-LIMIT_MILLISECONDS = 15_000
-# Chromium looks for its vendor's servers at every start.
-LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Not for the session: while it is open, this thread has a running event loop, which tests
-    # that start their own would trip over.
-    expect.set_options(timeout=LIMIT_MILLISECONDS)
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=[LOOPBACK_ONLY]) as browser,
-    ):
-        yield browser
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from settings import ROOT
 
 LAYERS = [
-    {"settings", "models", "errors"},
+    {"settings", "models", "errors", "logs", "metrics", "telemetry"},
     {"db", "jwks", "gate"},
     {"auth"},
     {"routes.paging", "routes.preconditions", "rates"},
-    {"routes.tasks", "routes.users", "routes.health"},
+    {"routes.tasks", "routes.users", "routes.health", "routes.docs"},
     {"routes.transfers"},
     {"main"},
 ]

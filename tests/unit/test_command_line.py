@@ -1,6 +1,7 @@
 """What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
 
 import asyncio
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import make_url
 import main
 from auth import TokenVerifier
 from settings import ROOT, Settings
+from telemetry import HiddenQuery
 from tests.actors import SECRET, settings_for
 
 
@@ -24,6 +26,8 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         arguments.update(others, app=app)
 
     monkeypatch.setattr("uvicorn.run", note)
+    # It would be for the whole process; tests/unit/test_logs.py has it.
+    monkeypatch.setattr(main, "configure_logging", lambda level: arguments.update(log=level))
     monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     monkeypatch.delenv("BETTER_AUTH_SECRET", raising=False)
@@ -47,9 +51,11 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
+        "log": "INFO",
         "http": "gate:Protocol",
-        "timeout_worker_healthcheck": 60,
+        "log_config": None,
         "timeout_graceful_shutdown": 8,
+        "timeout_worker_healthcheck": 60,
     }
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
 
@@ -129,14 +135,39 @@ def test_a_token_needs_the_secret(
     assert "token needs BETTER_AUTH_SECRET, which is not set" in capsys.readouterr().err
 
 
-def test_the_app_is_built_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_is_built_when_it_is_asked_for(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", "short")
+    monkeypatch.setenv("LOG_LEVEL", "warning")
 
     app = main.app
 
     assert main.app is app
+    assert served == {"log": "WARNING"}
     assert app.title == "Tasks"
     del main.app
+
+
+@pytest.mark.usefixtures("served")
+def test_what_libraries_read_in_the_environment_may_stand_in_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = {
+        "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    monkeypatch.setattr("os.environ", {})
+
+    app = main.app
+    del main.app
+
+    assert os.environ == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+    }
+    assert isinstance(app.middleware_stack, HiddenQuery)
 
 
 def test_the_module_has_no_other_attributes() -> None:

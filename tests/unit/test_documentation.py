@@ -22,6 +22,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     assert set(rows) == {name.upper() for name in fields}
     assert rows["CORS_ORIGINS"] == ",".join(fields["cors_origins"].default)
     assert rows["AUTO_MIGRATE"] == str(fields["auto_migrate"].default).lower()
+    assert rows["LOG_LEVEL"] == fields["log_level"].default
 
 
 def test_every_setting_is_in_the_example() -> None:

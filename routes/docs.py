@@ -1,0 +1,87 @@
+"""The pages that people read: all that is on them comes from here, and nothing from elsewhere."""
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+
+# Of the package only the files: Swagger UI, ReDoc, and FastAPI's icon.
+ASSETS = Path(str(files("fastapi_offline"))) / "static"
+
+# The links are relative, so that the pages also work under the path prefix of a proxy.
+SWAGGER_UI = bytes(
+    get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="Tasks",
+        swagger_js_url="docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="docs/assets/swagger-ui.css",
+        swagger_favicon_url="docs/assets/favicon.png",
+        swagger_ui_parameters={"persistAuthorization": True},
+    ).body
+)
+REDOC = bytes(
+    get_redoc_html(
+        openapi_url="openapi.json",
+        title="Tasks",
+        redoc_js_url="docs/redoc.js",
+        redoc_favicon_url="docs/assets/favicon.png",
+        with_google_fonts=False,
+    ).body
+).replace(b"<redoc ", b'<redoc disable-search="true" ')  # it would run a worker made from text
+# ReDoc fetches its maker's logo from the maker's server, and shows none where that fails.
+REDOC_JS = (
+    (ASSETS / "redoc.standalone.js")
+    .read_bytes()
+    .replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
+)
+
+router = APIRouter(include_in_schema=False)
+router.mount("/docs/assets", StaticFiles(directory=ASSETS))
+
+
+@router.get("/")
+async def home() -> Response:
+    """Lead a person to the documentation."""
+    return RedirectResponse("docs")
+
+
+@router.get("/docs")
+async def swagger_ui() -> Response:
+    """Show the operations, to try them out."""
+    return _page(SWAGGER_UI, styles="'self'")
+
+
+@router.get("/redoc")
+async def redoc() -> Response:
+    """Show the operations, to read."""
+    return _page(REDOC, styles="'self' 'unsafe-inline'")  # it makes them as it goes
+
+
+@router.get("/docs/redoc.js")
+async def redoc_js() -> Response:
+    """Give ReDoc without its logo."""
+    return Response(REDOC_JS, media_type="text/javascript")
+
+
+def _page(html: bytes, styles: str) -> Response:
+    """Limit the page to what this server sends, and to the scripts that stand in it now."""
+    scripts = re.findall(rb"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = [f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in scripts]
+    policy = [
+        "default-src 'none'",
+        " ".join(["script-src 'self'", *hashes]),
+        f"style-src {styles}",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return HTMLResponse(html, headers={"Content-Security-Policy": "; ".join(policy)})

@@ -1,0 +1,40 @@
+"""The log of the real process, whichever command starts it."""
+
+import json
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from sqlalchemy import URL, create_engine, text
+
+from tests.actors import SECRET, bearer
+from tests.e2e.conftest import Server
+
+
+@pytest.mark.parametrize(
+    "command", ["uv run main.py --port {port}", "uv run uvicorn main:app --port {port}"]
+)
+def test_a_failure_is_traced_once_and_nothing_secret_is_told(
+    start: Callable[..., Server], postgresql_url: URL, command: str
+) -> None:
+    url = postgresql_url.render_as_string(hide_password=False)
+    secret = SECRET.get_secret_value()
+    server = start(*command.split(), BETTER_AUTH_SECRET=secret, DATABASE_URL=url).wait("/ready")
+    engine = create_engine(postgresql_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE task"))
+    engine.dispose()
+
+    headers = bearer("ann") | {"X-Request-ID": "abc"}
+    answer = httpx2.get(f"{server.url}/api/tasks?limit=77", headers=headers)
+    server.stop()
+
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "abc")
+    log = server.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    request, traceback = [line for line in lines if line.get("request_id") == "abc"]
+    assert [request[name] for name in ("route", "status", "user_id")] == ["/api/tasks", 500, "ann"]
+    assert 'relation "task" does not exist' in traceback["exc_info"]
+    assert log.count("Traceback") == traceback["exc_info"].count("Traceback")
+    for untold in ("SELECT", "limit=77", secret, headers["Authorization"].split()[1]):
+        assert untold not in log

@@ -1,0 +1,149 @@
+"""The format of the lines; what a request's line holds is in tests/contract/test_request_log.py."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from psycopg2 import Error as DriverError
+from sqlalchemy.exc import ProgrammingError
+from starlette.types import Receive, Scope, Send
+
+from logs import CHATTY, RequestLog, configure_logging
+
+THEIRS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
+
+
+class Stream(io.StringIO):
+    """A standard error that is a terminal, or is not."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stream]]:
+    """Configure logging onto a stream; it is as it was afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []  # or they would be closed
+    before = {
+        name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in THEIRS
+    }
+
+    def configure(*, terminal: bool = False, level: str = "INFO") -> Stream:
+        stream = Stream(terminal=terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        configure_logging(level)
+        return stream
+
+    yield configure
+    root.handlers, root.level = handlers, level
+    for name, (their_level, propagate) in before.items():
+        logging.getLogger(name).setLevel(their_level)
+        logging.getLogger(name).propagate = propagate
+
+
+def test_a_line_is_a_json_object(configured: Callable[..., Stream]) -> None:
+    stream = configured()
+
+    logging.getLogger("uvicorn.error").info(
+        "Started %s\n\x1b[0m", "here", extra={"color_message": "\x1b[36m"}
+    )
+
+    line = json.loads(stream.getvalue())
+    told = datetime.fromisoformat(line.pop("time"))
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+    assert line == {"level": "INFO", "logger": "uvicorn.error", "message": "Started here\n\x1b[0m"}
+    assert stream.getvalue().isascii()
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> None:
+    stream = configured(terminal=True)
+
+    logging.getLogger("logs").info("GET / 200", extra={"user_id": "ann\n", "reason": None})
+
+    assert stream.getvalue().endswith(" INFO    GET / 200 user_id='ann\\n'\n")
+
+
+def test_a_traceback_is_in_the_line_and_without_the_statement(
+    configured: Callable[..., Stream],
+) -> None:
+    stream = configured()
+
+    message = "no such table\nLINE 1: SELECT s3cret\n"
+    error = ValueError("worse\nand worse")
+    error.__cause__ = ProgrammingError("SELECT s3cret", {}, Exception(message))
+    error.__cause__.__cause__ = DriverError(message)
+
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+
+    line = json.loads(stream.getvalue())
+    assert "ValueError: worse\nand worse" in line["exc_info"]
+    assert line["exc_info"].count("no such table") == 2
+    assert "SELECT" not in line["exc_info"]
+    assert "s3cret" not in line["exc_info"]
+
+
+def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Stream]) -> None:
+    configured()
+
+    # What uvicorn asks before it writes one.
+    assert not logging.getLogger("uvicorn.access").hasHandlers()
+
+
+@pytest.mark.parametrize(
+    ("level", "name", "told"),
+    [
+        ("INFO", "main", True),
+        ("WARNING", "main", False),
+        ("WARNING", "uvicorn.error", False),
+        ("INFO", "httpx2", False),
+        ("INFO", "alembic.runtime.migration", False),
+    ],
+)
+def test_the_level_holds_for_all_but_the_chatty(
+    configured: Callable[..., Stream], level: str, name: str, *, told: bool
+) -> None:
+    stream = configured(level=level)
+
+    logging.getLogger(name).info("something")
+
+    assert bool(stream.getvalue()) is told
+
+
+def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Stream]) -> None:
+    stream = configured()
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        logging.getLogger("db").warning("slow")
+
+    scope = {"type": "http", "method": "GET", "headers": [(b"x-request-id", b"abc")]}
+    asyncio.run(RequestLog(app)(scope, *[None, None]))  # type: ignore[arg-type]
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["logger"], line["request_id"]) for line in lines] == [
+        ("db", "abc"),
+        ("logs", "abc"),
+    ]
+
+
+def test_what_is_no_request_has_no_line(configured: Callable[..., Stream]) -> None:
+    stream = configured()
+    passed: list[Scope] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        passed.append(scope)
+
+    asyncio.run(RequestLog(app)({"type": "lifespan"}, *[None, None]))  # type: ignore[arg-type]
+
+    assert passed == [{"type": "lifespan"}]
+    assert stream.getvalue() == ""
