@@ -91,8 +91,9 @@ const actions: Actions = {
     let theirs: TaskVersion | undefined;
     const done = await change("Could not save the task", async ({ api }) => {
       try {
-        view.showTask(await api.update(task, changes, etag));
-        view.announce(`Saved: ${task.title}`);
+        const saved = await api.update(task, changes, etag);
+        view.showTask(saved);
+        view.announce(`Saved: ${saved.title}`);
       } catch (error) {
         if (!(error instanceof RefusedError && error.status === 412)) throw error;
         theirs = await api.read(task);
