@@ -2,13 +2,25 @@
 
 import base64
 import json
+import socketserver
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+)
 from sqlalchemy import URL, create_engine, text
 
 from tests.e2e.conftest import (
@@ -92,6 +104,12 @@ def bob(browser: Browser, site: Server) -> Iterator[Page]:
     yield from _opened(browser, site)
 
 
+@pytest.fixture
+def anns_phone(browser: Browser, site: Server) -> Iterator[Page]:
+    """The page in another browser of Ann's, before she signs in."""
+    yield from _opened(browser, site)
+
+
 def _opened(browser: Browser, site: Server) -> Iterator[Page]:
     with browser.new_context(base_url=site.url) as context:
         context.set_default_timeout(LIMIT_MILLISECONDS)
@@ -107,10 +125,14 @@ def _sign_up(page: Page, name: str) -> None:
 
 
 def _enter(page: Page, name: str, button: str) -> None:
-    page.get_by_label("Email").fill(f"{name.lower()}@example.com")
-    page.get_by_label("Password").fill("correct horse")
-    page.get_by_role("button", name=button).click()
+    _fill_in(page, name, button)
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def _fill_in(page: Page, name: str, button: str) -> None:
+    page.get_by_label("Email").fill(f"{name.lower()}@example.com")
+    page.get_by_role("main").get_by_label("Password").fill("correct horse")
+    page.get_by_role("button", name=button).click()
 
 
 def _add(page: Page, title: str) -> None:
@@ -120,9 +142,17 @@ def _add(page: Page, title: str) -> None:
 
 def _expect_tasks(page: Page, *texts: str) -> None:
     """Wait until the page lists these tasks, in this order, and no other."""
-    tasks = page.get_by_role("list", name="Tasks").get_by_role("listitem")
-    expect(tasks).to_have_count(len(texts))
-    expect(tasks).to_contain_text(texts)
+    expect(_tasks(page)).to_have_count(len(texts))
+    expect(_tasks(page)).to_contain_text(texts)
+
+
+def _expect_answered(page: Page) -> None:
+    """Wait until the server has done what the page shows already."""
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+
+def _tasks(page: Page) -> Locator:
+    return page.get_by_role("list", name="Tasks").get_by_role("listitem")
 
 
 def _stored(database: URL) -> list[tuple[object, ...]]:
@@ -131,6 +161,58 @@ def _stored(database: URL) -> list[tuple[object, ...]]:
         rows = connection.execute(text("SELECT title, description, status FROM task")).all()
     engine.dispose()
     return [tuple(row) for row in rows]
+
+
+def _client(page: Page, backend: Server) -> httpx2.Client:
+    """Give a client with the token of the page's user."""
+    token = page.request.get("/api/auth/token").json()["token"]
+    return httpx2.Client(base_url=backend.url, headers={"Authorization": f"Bearer {token}"})
+
+
+def _import(page: Page, backend: Server, *tasks: dict[str, str]) -> None:
+    """Create the tasks, the last of which is the newest, and show them."""
+    lines = "\n".join(json.dumps(task) for task in tasks)
+    with _client(page, backend) as client:
+        client.post("/api/tasks/import", content=lines).raise_for_status()
+    page.reload()
+    expect(page.locator("#count")).to_contain_text(str(len(tasks)))
+
+
+def _hold(page: Page, method: str) -> Callable[[], Route]:
+    """Let the requests on one task with this method wait; what is returned waits for one."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == method:
+            held.append(route)
+        else:
+            route.fallback()
+
+    def wait() -> Route:
+        deadline = time.monotonic() + LIMIT_MILLISECONDS / 1000
+        while not held:
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(20)
+        return held.pop()
+
+    page.route("**/api/tasks/**", hold)
+    return wait
+
+
+def _lose_answers(page: Page, method: str) -> list[Request]:
+    """Let the requests with this method reach the server, and none of its answers the page."""
+    lost: list[Request] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method == method:
+            route.fetch()
+            lost.append(route.request)
+            route.abort()
+        else:
+            route.fallback()
+
+    page.route("**/api/tasks**", lose)
+    return lost
 
 
 def test_a_user_creates_edits_completes_and_deletes_tasks(ann: Page, postgresql_url: URL) -> None:
@@ -160,6 +242,7 @@ def test_a_user_creates_edits_completes_and_deletes_tasks(ann: Page, postgresql_
     ann.get_by_role("button", name="Delete: Call Bob").click()
     ann.get_by_role("button", name="Really delete: Call Bob").click()
     _expect_tasks(ann, "Buy oat milk Two liters Completed")
+    _expect_answered(ann)
     assert _stored(postgresql_url) == [("Buy oat milk", "Two liters", "completed")]
 
 
@@ -192,6 +275,283 @@ def test_two_users_see_only_their_own_tasks(ann: Page, bob: Page) -> None:
     ann.reload()
 
     _expect_tasks(ann, "Ann's task")
+
+
+def test_tasks_are_searched_sorted_and_cleared(
+    ann: Page, backend: Server, postgresql_url: URL
+) -> None:
+    _sign_up(ann, "Ann")
+    _import(
+        ann,
+        backend,
+        {"title": "ÄPFEL"},
+        {"title": "Cake", "description": "with 100% äpfel"},
+        {"title": "Bread", "status": "completed"},
+    )
+    clear = ann.get_by_role("button", name="Clear completed")
+    _expect_tasks(ann, "Bread", "Cake", "ÄPFEL")
+
+    ann.get_by_label("Search").fill("äpfel")
+    _expect_tasks(ann, "Cake", "ÄPFEL")
+    expect(ann.get_by_role("status")).to_have_text("2 in all")
+    expect(clear).to_be_hidden()
+    ann.get_by_label("Search").fill("100% Äpfel")
+    _expect_tasks(ann, "Cake")
+    ann.get_by_label("Search").fill("_")
+    _expect_tasks(ann)
+    expect(ann.get_by_role("status")).to_have_text("Nothing matches “_”.")
+    expect(ann.get_by_label("Search")).to_have_value("_")
+
+    # What is added is shown, whatever was searched for.
+    _add(ann, "Dates")
+    _expect_tasks(ann, "Dates", "Bread", "Cake", "ÄPFEL")
+    expect(ann.get_by_label("Search")).to_have_value("")
+
+    ann.get_by_label("Sort").select_option("Title")
+    _expect_tasks(ann, "Bread", "Cake", "Dates", "ÄPFEL")
+    ann.get_by_label("Sort").select_option("Oldest")
+    _expect_tasks(ann, "ÄPFEL", "Cake", "Bread", "Dates")
+    ann.get_by_role("button", name="Complete: Cake").click()
+    expect(_tasks(ann).filter(has_text="Completed")).to_have_count(2)
+    ann.get_by_label("Sort").select_option("Last changed")
+    _expect_tasks(ann, "Cake", "Dates", "Bread", "ÄPFEL")
+
+    clear.click()
+    asking = ann.get_by_role("button", name="Really delete all?")
+    asking.press("Escape")
+    expect(asking).to_have_count(0)
+    assert len(_stored(postgresql_url)) == 4
+    clear.click()
+    asking.click()
+    _expect_tasks(ann, "Dates", "ÄPFEL")
+    expect(clear).to_be_hidden()
+    assert sorted(_stored(postgresql_url)) == [
+        ("Dates", None, "pending"),
+        ("ÄPFEL", None, "pending"),
+    ]
+
+
+def test_a_search_waits_for_the_last_letter_and_ends_the_one_before(
+    ann: Page, backend: Server
+) -> None:
+    searches: list[str] = []
+    ended: list[tuple[list[str], str | None]] = []
+
+    def search_of(request: Request) -> list[str]:
+        return parse_qs(urlsplit(request.url).query).get("q", [])
+
+    ann.on("request", lambda request: searches.extend(search_of(request)))
+    ann.on("requestfailed", lambda request: ended.append((search_of(request), request.failure)))
+    ann.clock.install()
+    ann.reload()
+    _sign_up(ann, "Ann")
+    _import(ann, backend, {"title": "Buy milk"}, {"title": "Buy bread"})
+    ann.route("**/api/tasks?*q=br*", lambda _: None)  # which never answers
+    # A minute further, where nothing moves the page's clock but the test.
+    ann.clock.pause_at(datetime.fromtimestamp(ann.evaluate("Date.now()") / 1000 + 60, UTC))
+
+    ann.get_by_label("Search").press_sequentially("br")
+    with ann.expect_request("**/api/tasks?*q=br*"):
+        ann.clock.run_for(250)
+    ann.get_by_label("Search").fill("milk")
+    with ann.expect_event("requestfailed"):
+        ann.clock.run_for(250)
+
+    _expect_tasks(ann, "Buy milk")
+    assert searches == ["br", "milk"]
+    assert ended == [(["br"], "net::ERR_ABORTED")]
+    expect(ann.get_by_role("alert")).to_have_count(0)
+    expect(ann.get_by_label("Search")).to_have_value("milk")
+
+
+def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
+    ann: Page, backend: Server
+) -> None:
+    titles = [f"Task {number:02}" for number in range(61)]
+    pages: list[dict[str, list[str]]] = []
+    _sign_up(ann, "Ann")
+    _import(ann, backend, *({"title": title} for title in titles))
+    ann.get_by_label("Sort").select_option("Title")
+    _expect_tasks(ann, *titles[:20])
+    expect(ann.locator("#count")).to_have_text("20 of 61")
+    ann.on("request", lambda request: pages.append(parse_qs(urlsplit(request.url).query)))
+
+    with _client(ann, backend) as elsewhere:
+        first = elsewhere.get("/api/tasks?sort=title&limit=1").json()[0]
+        elsewhere.delete(f"/api/tasks/{first['id']}").raise_for_status()
+        ann.get_by_role("button", name="Show more").click()
+        expect(ann.locator("#count")).to_have_text("40 of 60")
+        elsewhere.post("/api/tasks", json={"title": "Task 00"}).raise_for_status()
+        ann.get_by_role("button", name="Show more").click()
+        expect(ann.locator("#count")).to_have_text("60 of 61")
+    ann.get_by_role("button", name="Show more").press("Enter")
+
+    _expect_tasks(ann, *titles)
+    expect(ann.locator("#count")).to_have_text("61 in all")
+    expect(ann.get_by_role("button", name="Show more")).to_be_hidden()
+    expect(ann.get_by_role("button", name="Complete: Task 60")).to_be_focused()
+    assert [page["limit"] for page in pages] == [["20"], ["20"], ["20"]]
+    assert all("cursor" in page and "offset" not in page for page in pages)
+
+    # What was asked for stays, also where a change shows the list again.
+    ann.get_by_role("button", name="Complete: Task 60").click()
+    expect(_tasks(ann).last).to_contain_text("Completed")
+    _expect_tasks(ann, *titles)
+
+
+REFUSAL = {"detail": "Not today", "status_code": 422}
+ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
+
+
+def test_a_change_is_shown_at_once_and_taken_back_where_it_is_refused(
+    ann: Page, backend: Server, postgresql_url: URL
+) -> None:
+    _sign_up(ann, "Ann")
+    _import(ann, backend, {"title": "Buy milk"}, {"title": "Call Bob"})
+    change, deletion = _hold(ann, "PATCH"), _hold(ann, "DELETE")
+    alert = ann.locator("#banner")
+
+    ann.get_by_role("button", name="Complete: Buy milk").click()
+    _expect_tasks(ann, "Call Bob Pending", "Buy milk Completed")
+    _refuse(change())
+    expect(alert).to_contain_text("Could not complete the task. Not today.")
+    _expect_tasks(ann, "Call Bob Pending", "Buy milk Pending")
+
+    ann.get_by_role("button", name="Delete: Buy milk").click()
+    ann.get_by_role("button", name="Really delete: Buy milk").click()
+    _expect_tasks(ann, "Call Bob")
+    _refuse(deletion())
+    expect(alert).to_contain_text("Could not delete the task. Not today.")
+    _expect_tasks(ann, "Call Bob", "Buy milk")
+
+    ann.get_by_role("button", name="Edit: Call Bob").click()
+    ann.get_by_label("Title").fill("Call Alice")
+    ann.get_by_role("button", name="Save").click()
+    _expect_tasks(ann, "Call Alice Pending", "Buy milk")
+    _refuse(change())
+    expect(alert).to_contain_text("Could not save the task. Not today.")
+    # What was typed is still there, to be saved again.
+    expect(ann.get_by_label("Title")).to_have_value("Call Alice")
+    expect(ann.get_by_label("Title")).to_be_focused()
+    assert len(_stored(postgresql_url)) == 2
+    ann.get_by_role("button", name="Save").click()
+    _expect_tasks(ann, "Call Alice Pending", "Buy milk")
+    change().continue_()
+    _expect_answered(ann)
+    expect(alert).to_be_hidden()
+    ann.get_by_role("button", name="Start: Call Alice").click()
+    _expect_tasks(ann, "Call Alice In progress", "Buy milk")
+    expect(ann.get_by_role("button", name="Complete: Call Alice")).to_be_focused()
+    change().abort()
+    expect(alert).to_contain_text(
+        "Could not start the task. The task server cannot be reached. Reconnecting…"
+    )
+    _expect_tasks(ann, "Call Alice Pending", "Buy milk Pending")
+    expect(alert).to_be_hidden()
+    assert sorted(_stored(postgresql_url)) == [
+        ("Buy milk", None, "pending"),
+        ("Call Alice", None, "pending"),
+    ]
+
+
+def _refuse(request: Route) -> None:
+    request.fulfill(status=422, headers=ANY_ORIGIN, json=REFUSAL)
+
+
+def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
+    ann: Page, anns_phone: Page, postgresql_url: URL
+) -> None:
+    _sign_up(ann, "Ann")
+    _add(ann, "Buy milk")
+    _expect_tasks(ann, "Buy milk")
+    _enter(anns_phone, "Ann", "Sign in")
+    conflict = "This was changed elsewhere meanwhile"
+
+    _edit(ann, "Buy milk", title="Buy oat milk")
+    _edit(anns_phone, "Buy milk", title="Buy soy milk")
+    anns_phone.get_by_role("button", name="Save").click()
+    _expect_tasks(anns_phone, "Buy soy milk")
+    ann.get_by_role("button", name="Save").click()
+    expect(_tasks(ann).get_by_role("alert")).to_contain_text(conflict)
+    _expect_tasks(ann, "Buy soy milk Pending")
+    expect(ann.get_by_label("Title")).to_have_value("Buy oat milk")
+    ann.get_by_role("button", name="Take theirs").click()
+    expect(ann.get_by_label("Title")).to_have_count(0)
+    _expect_tasks(ann, "Buy soy milk Pending")
+    expect(ann.get_by_role("button", name="Edit: Buy soy milk")).to_be_focused()
+
+    _edit(ann, "Buy soy milk", title="Buy rice milk")
+    _edit(anns_phone, "Buy soy milk", title="Buy nut milk")
+    anns_phone.get_by_label("Description").fill("Two liters")
+    anns_phone.get_by_role("button", name="Save").click()
+    _expect_tasks(anns_phone, "Buy nut milk Two liters")
+    ann.get_by_role("button", name="Save").click()
+    _expect_tasks(ann, "Buy nut milk Two liters Pending")
+    # What she has not edited is theirs.
+    expect(ann.get_by_label("Description")).to_have_value("Two liters")
+    anns_phone.get_by_role("button", name="Complete: Buy nut milk").click()
+    _expect_tasks(anns_phone, "Completed")
+    ann.get_by_role("button", name="Keep mine").click()
+    # Changed once more meanwhile, so she is asked once more.
+    _expect_tasks(ann, "Buy nut milk Two liters Completed")
+    ann.get_by_role("button", name="Keep mine").click()
+    _expect_tasks(ann, "Buy rice milk Two liters Completed")
+    expect(ann.get_by_label("Title")).to_have_count(0)
+    _expect_answered(ann)
+    assert _stored(postgresql_url) == [("Buy rice milk", "Two liters", "completed")]
+
+
+def _edit(page: Page, task: str, *, title: str) -> None:
+    page.get_by_role("button", name=f"Edit: {task}").click()
+    page.get_by_label("Title").fill(title)
+
+
+def test_what_is_tried_again_since_its_answer_was_lost_is_done_once(
+    ann: Page, postgresql_url: URL
+) -> None:
+    _sign_up(ann, "Ann")
+    expect(ann.get_by_text("No tasks yet.")).to_be_visible()
+    alert = ann.locator("#banner")
+    lost = _lose_answers(ann, "POST")
+
+    _add(ann, "Buy milk")
+    expect(alert).to_contain_text("Could not add the task. The task server cannot be reached.")
+    _expect_tasks(ann, "Buy milk")
+    expect(ann.get_by_label("New task")).to_have_value("Buy milk")
+    ann.unroute_all()
+    with ann.expect_request(lambda request: request.method == "POST") as again:
+        ann.get_by_role("button", name="Add", exact=True).click()
+    expect(ann.get_by_label("New task")).to_have_value("")
+    _expect_tasks(ann, "Buy milk")
+    keys = [request.headers["idempotency-key"] for request in [*lost, again.value]]
+    assert keys == [keys[0]] * 2
+
+    # One that was answered is over: the same words again are another task.
+    _add(ann, "Buy milk")
+    _expect_tasks(ann, "Buy milk", "Buy milk")
+
+    assert _stored(postgresql_url) == [("Buy milk", None, "pending")] * 2
+
+
+def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
+    ann: Page, postgresql_url: URL
+) -> None:
+    _sign_up(ann, "Ann")
+    _add(ann, "Buy milk")
+    _expect_tasks(ann, "Buy milk")
+    _edit(ann, "Buy milk", title="Buy oat milk")
+    _lose_answers(ann, "PATCH")
+
+    ann.get_by_role("button", name="Save").click()
+    expect(ann.locator("#banner")).to_contain_text("Could not save the task.")
+    ann.unroute_all()
+    ann.get_by_role("button", name="Save").click()
+
+    expect(ann.get_by_label("Title")).to_have_count(0)
+    _expect_tasks(ann, "Buy oat milk")
+    _expect_answered(ann)
+    expect(ann.locator("#banner")).to_be_hidden()
+    assert _stored(postgresql_url) == [("Buy oat milk", None, "pending")]
 
 
 @pytest.mark.parametrize("listed_origin", ["http://localhost:3000"])
@@ -289,3 +649,68 @@ def test_a_stopped_server_is_told_and_recovered_from(
     ann.get_by_role("button", name="Add", exact=True).click()
     _expect_tasks(ann, "Call Bob", "Buy milk")
     expect(ann.get_by_label("New task")).to_have_value("")
+
+
+class _BreaksOff(socketserver.StreamRequestHandler):
+    """Answers with less than it announces."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            b"Access-Control-Allow-Origin: *\r\nContent-Length: 100\r\n\r\n["
+        )
+
+
+def test_an_answer_that_breaks_off_is_told_and_asked_for_again(ann: Page) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        broken = f"http://127.0.0.1:{server.server_address[1]}/"
+        ann.route("**/api/tasks?**", lambda route: route.continue_(url=broken))
+        _sign_up(ann, "Ann")
+        expect(ann.get_by_role("alert")).to_contain_text(
+            "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+        )
+
+        ann.unroute_all()
+        expect(ann.get_by_text("No tasks yet.")).to_be_visible()
+        expect(ann.get_by_role("alert")).to_be_hidden()
+        server.shutdown()
+
+
+def test_who_deletes_their_account_has_their_tasks_erased_before(
+    ann: Page,
+    bob: Page,
+    backend: Server,
+    start_backend: Callable[[], Server],
+    postgresql_url: URL,
+) -> None:
+    _sign_up(ann, "Ann")
+    _add(ann, "Buy milk")
+    _expect_tasks(ann, "Buy milk")
+    _sign_up(bob, "Bob")
+    _add(bob, "Call Ann")
+    _expect_tasks(bob, "Call Ann")
+    dialog = ann.get_by_role("dialog", name="Delete your account?")
+
+    def delete(password: str) -> None:
+        dialog.get_by_label("Password").fill(password)
+        dialog.get_by_role("button", name="Delete for good").click()
+
+    ann.get_by_role("button", name="Delete account").click()
+    delete("wrong donkey")
+    expect(dialog.get_by_role("alert")).to_have_text("Invalid password")
+    backend.stop()
+    delete("correct horse")
+    expect(dialog.get_by_role("alert")).to_have_text(
+        "Your tasks cannot be erased now; nothing was deleted"
+    )
+    start_backend()
+    assert len(_stored(postgresql_url)) == 2
+    delete("correct horse")
+
+    expect(ann.get_by_text("Your account and your tasks are erased.")).to_be_visible()
+    assert _stored(postgresql_url) == [("Call Ann", None, "pending")]
+    _fill_in(ann, "Ann", "Sign in")
+    expect(ann.get_by_text("Invalid email or password")).to_be_visible()

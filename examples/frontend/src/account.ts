@@ -39,6 +39,11 @@ export async function signOut(): Promise<void> {
   await answerOf(client.signOut());
 }
 
+/** Erases the account and, as auth.ts has it, all the user's tasks before. */
+export async function erase(password: string): Promise<void> {
+  await answerOf(client.deleteUser({ password }));
+}
+
 /**
  * Keeps the user's JWT, in memory only: what is stored, an injected script could take along.
  * It is renewed before it expires, once for all who ask meanwhile.
@@ -84,7 +89,8 @@ async function answerOf<T>(call: Promise<T>): Promise<T> {
       throw new UnavailableError("The sign-in server cannot be reached", 0, { cause });
     }
     if (status === 429 || status >= 500) {
-      throw new UnavailableError("The sign-in server cannot answer now", 0, { cause });
+      const message = error?.message ?? "The sign-in server cannot answer now";
+      throw new UnavailableError(message, 0, { cause });
     }
     throw new RefusedError(status, error?.message ?? statusText);
   }

@@ -16,6 +16,24 @@ export type TaskStatus = Schemas["TaskStatus"];
 export type TaskUpdate = Schemas["TaskUpdate"];
 
 export type TaskQuery = NonNullable<paths["/api/tasks"]["get"]["parameters"]["query"]>;
+export type Sort = Schemas["Sort"];
+
+/** A part of the list. */
+export interface TaskPage {
+  tasks: Task[];
+  /** Of all pages. */
+  total: number;
+  /** The cursor of the next page, where there is one. */
+  next: string | undefined;
+}
+
+/** A task, and the name of the version that it is. */
+export interface TaskVersion {
+  task: Task;
+  etag: string;
+}
+
+const TASK = "/api/tasks/{task_id}";
 
 export type Api = ReturnType<typeof createApi>;
 
@@ -34,29 +52,72 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
     request.headers.set("Authorization", `Bearer ${token}`);
     const timeout = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
     try {
-      return await fetch(request, { signal: AbortSignal.any([signal, timeout]) });
+      const response = await fetch(request, {
+        signal: AbortSignal.any([request.signal, signal, timeout]),
+      });
+      // Else an answer that breaks off would fail where it is parsed, as if it were malformed.
+      await response.clone().arrayBuffer();
+      return response;
     } catch (cause) {
+      request.signal.throwIfAborted();
       throw new UnavailableError("The task server cannot be reached", 0, { cause });
     }
   }
 
   return {
-    list: (query: TaskQuery) => answerOf(client.GET("/api/tasks", { params: { query } })),
+    async list(query: TaskQuery, signal: AbortSignal): Promise<TaskPage> {
+      const { data, headers } = await answerOf(
+        client.GET("/api/tasks", { params: { query }, signal }),
+      );
+      const total = Number(headers.get("X-Total-Count"));
+      return { tasks: data, total, next: nextCursorOf(headers) };
+    },
 
-    create: (title: string) => answerOf(client.POST("/api/tasks", { body: { title } })),
+    /** Sent again with the same key, it creates no second task. */
+    async create(title: string, key: string): Promise<Task> {
+      const header = { "idempotency-key": key };
+      const call = client.POST("/api/tasks", { params: { header }, body: { title } });
+      return (await answerOf(call)).data;
+    },
 
-    update: (task: Task, changes: TaskUpdate) =>
-      answerOf(client.PATCH("/api/tasks/{task_id}", { ...pathOf(task), body: changes })),
+    async read(task: Task): Promise<TaskVersion> {
+      const { data, headers } = await answerOf(client.GET(TASK, { params: { path: pathOf(task) } }));
+      // A proxy that compresses makes it weak, and If-Match would never match it.
+      return { task: data, etag: headers.get("ETag")?.replace(/^W\//, "") ?? "" };
+    },
 
-    complete: (task: Task) =>
-      answerOf(client.PATCH("/api/tasks/{task_id}/complete", pathOf(task))),
+    /** With an ETag, it is refused (412) where the task has become another version. */
+    async update(task: Task, changes: TaskUpdate, etag?: string): Promise<Task> {
+      const params = { path: pathOf(task), ...(etag && { header: { "If-Match": etag } }) };
+      return (await answerOf(client.PATCH(TASK, { params, body: changes }))).data;
+    },
 
-    remove: (task: Task) => answerOf(client.DELETE("/api/tasks/{task_id}", pathOf(task))),
+    async complete(task: Task): Promise<Task> {
+      const params = { path: pathOf(task) };
+      return (await answerOf(client.PATCH(`${TASK}/complete`, { params }))).data;
+    },
+
+    async remove(task: Task): Promise<void> {
+      await answerOf(client.DELETE(TASK, { params: { path: pathOf(task) } }));
+    },
+
+    /** Tells how many they were. */
+    async removeCompleted(): Promise<number> {
+      const query = { status: ["completed" as const] };
+      const { data } = await answerOf(client.DELETE("/api/tasks", { params: { query } }));
+      return data.deleted;
+    },
   };
 }
 
 function pathOf(task: Task) {
-  return { params: { path: { task_id: task.id } } };
+  return { task_id: task.id };
+}
+
+/** Reads `Link: </api/tasks?cursor=…>; rel="next"` (RFC 8288). */
+function nextCursorOf(headers: Headers): string | undefined {
+  const url = /<([^>]*)>; rel="next"/.exec(headers.get("Link") ?? "")?.[1];
+  return new URLSearchParams(url?.split("?")[1]).get("cursor") ?? undefined;
 }
 
 interface Answer<T> {
@@ -65,9 +126,9 @@ interface Answer<T> {
   response: Response;
 }
 
-async function answerOf<T>(call: Promise<Answer<T>>): Promise<T> {
+async function answerOf<T>(call: Promise<Answer<T>>): Promise<{ data: T; headers: Headers }> {
   const { data, error, response } = await call;
-  if (response.ok) return data as T;
+  if (response.ok) return { data: data as T, headers: response.headers };
   // A proxy's error need not have the server's body.
   const message = error?.detail ?? `The task server answered ${response.status}`;
   if (!UNAVAILABLE.includes(response.status)) throw new RefusedError(response.status, message);

@@ -15,6 +15,23 @@ export function instantiate<E extends Element>(id: string, type: new () => E): E
   return element;
 }
 
+/** Does what is for good at the second press only; `ask` shows whether the first has come. */
+export function onSecondPress(
+  button: HTMLButtonElement,
+  ask: (asking: boolean) => void,
+  action: () => unknown,
+): void {
+  button.addEventListener("click", () => {
+    const asked = button.dataset.asking === "true";
+    ask(!asked);
+    if (asked) action();
+  });
+  button.addEventListener("blur", () => ask(false));
+  button.addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") ask(false);
+  });
+}
+
 /** Runs the action, unless one is still running on this element. */
 export async function whileBusy(element: Element, action: () => Promise<unknown>): Promise<void> {
   // Not `disabled`, which would take the keyboard's focus away.

@@ -1,11 +1,13 @@
 /** Connects the page with the user's account and tasks, and says what went wrong. */
 
 import * as account from "./account";
-import { type Api, createApi, type Task, type TaskStatus } from "./api";
+import { type Api, createApi, type TaskPage, type TaskQuery, type TaskVersion } from "./api";
 import { RefusedError, SessionEndedError, UnavailableError } from "./errors";
 import { type Actions, createView } from "./view";
 
-const PAGE_SIZE = 50;
+const PAGE_SIZE = 20;
+const LIMIT_MAX = 100; // the task server's
+const NOTHING: TaskPage = { tasks: [], total: 0, next: undefined };
 const RETRY_SECONDS = 3;
 const OPEN_FAILED = "Could not open the page";
 const LIST_FAILED = "Could not load the tasks";
@@ -14,11 +16,13 @@ const LIST_FAILED = "Could not load the tasks";
 interface Desk {
   api: Api;
   close: AbortController;
-  status: TaskStatus | undefined;
+  query: TaskQuery;
   /** How many tasks the user has asked to see. */
   wanted: number;
-  /** The latest call of list(); an earlier one that answers later is ignored. */
-  listing: symbol | undefined;
+  /** What they see of them. */
+  page: TaskPage;
+  /** Ends the latest call of list(), which the next one does. */
+  listing: AbortController;
 }
 
 let apiUrl: string;
@@ -38,39 +42,66 @@ const actions: Actions = {
       leave();
     }),
 
-  add: (title) =>
+  erase: async (password) => {
+    try {
+      await account.erase(password);
+      view.forgetDraft();
+      leave("Your account and your tasks are erased.");
+      return "";
+    } catch (error) {
+      return reasonOf(error);
+    }
+  },
+
+  add: (title, key) =>
     change("Could not add the task", async (here) => {
-      const task = await here.api.create(title);
+      const task = await here.api.create(title, key);
       view.announce(`Added: ${task.title}`);
-      if (here.status && here.status !== task.status) {
-        here.status = undefined;
-        view.showAllStatuses();
-      }
+      const { q, status = [task.status] } = here.query;
+      if (q || !status.includes(task.status)) here.query = view.showAll();
     }),
 
   start: (task) =>
     change("Could not start the task", async ({ api }) => {
-      const { title } = await api.update(task, { status: "in_progress" });
-      view.announce(`Started: ${title}`);
+      view.showTask(await api.update(task, { status: "in_progress" }));
+      view.announce(`Started: ${task.title}`);
     }),
 
   complete: (task) =>
     change("Could not complete the task", async ({ api }) => {
-      const { title } = await api.complete(task);
-      view.announce(`Completed: ${title}`);
+      view.showTask(await api.complete(task));
+      view.announce(`Completed: ${task.title}`);
     }),
 
   reopen: (task) =>
     change("Could not reopen the task", async ({ api }) => {
-      const { title } = await api.update(task, { status: "pending" });
-      view.announce(`Reopened: ${title}`);
+      view.showTask(await api.update(task, { status: "pending" }));
+      view.announce(`Reopened: ${task.title}`);
     }),
 
-  save: (task, changes) =>
-    change("Could not save the task", async ({ api }) => {
-      const { title } = await api.update(task, changes);
-      view.announce(`Saved: ${title}`);
-    }),
+  read: async (task) => {
+    let version: TaskVersion | undefined;
+    await attempt("Could not open the task", async ({ api }) => {
+      version = await api.read(task);
+    });
+    return version;
+  },
+
+  save: async ({ task, etag }, changes) => {
+    let theirs: TaskVersion | undefined;
+    const done = await change("Could not save the task", async ({ api }) => {
+      try {
+        const saved = await api.update(task, changes, etag);
+        view.showTask(saved);
+        view.announce(`Saved: ${saved.title}`);
+      } catch (error) {
+        if (!(error instanceof RefusedError && error.status === 412)) throw error;
+        theirs = await api.read(task);
+        view.showTask(theirs.task);
+      }
+    });
+    return theirs ?? done;
+  },
 
   remove: (task) =>
     change("Could not delete the task", async ({ api }) => {
@@ -78,17 +109,23 @@ const actions: Actions = {
       view.announce(`Deleted: ${task.title}`);
     }),
 
-  filter: (status) =>
+  clearCompleted: () =>
+    change("Could not clear the completed tasks", async ({ api }) => {
+      view.announce(`Deleted: ${await api.removeCompleted()} completed`);
+    }),
+
+  filter: (query) =>
     attempt(LIST_FAILED, async (here) => {
-      here.status = status;
+      here.query = query;
       here.wanted = PAGE_SIZE;
+      here.page = NOTHING;
       await list(here);
     }),
 
   showMore: () =>
     attempt(LIST_FAILED, async (here) => {
       here.wanted += PAGE_SIZE;
-      await list(here);
+      await list(here, here.page);
     }),
 
   retry: () => (desk ? attempt(LIST_FAILED, list) : start()),
@@ -130,16 +167,18 @@ async function enter(sign: () => Promise<account.User>): Promise<void> {
 function open(user: account.User): void {
   const close = new AbortController();
   const api = createApi(apiUrl, account.tokensOf(user), close.signal);
-  desk = { api, close, status: undefined, wanted: PAGE_SIZE, listing: undefined };
   // Whoever comes back after the end of a session finds the task that was being written.
   if (draftOf !== user.id) view.forgetDraft();
   draftOf = user.id;
-  view.showDesk(user);
+  const query = view.showDesk(user);
+  const listing = new AbortController();
+  desk = { api, close, query, wanted: PAGE_SIZE, page: NOTHING, listing };
   void attempt(LIST_FAILED, list);
 }
 
 function leave(message = ""): void {
   desk?.close.abort();
+  desk?.listing.abort();
   desk = undefined;
   connected();
   view.showEntrance(message);
@@ -149,35 +188,35 @@ function leave(message = ""): void {
 async function change(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
   if (reconnection === undefined) view.hideError();
   const done = await attempt(failure, action);
-  if (reconnection === undefined) await attempt(LIST_FAILED, list);
+  if (reconnection === undefined) void attempt(LIST_FAILED, list);
   return done;
 }
 
-/** Shows the server's tasks, as many as were asked for, unless a later call does. */
-async function list(here: Desk): Promise<void> {
-  const listing = (here.listing = Symbol());
-  const isLatest = (): boolean => here === desk && here.listing === listing;
+/** Shows the server's tasks, on from a page of them to as many as were asked for. */
+async function list(here: Desk, page = NOTHING): Promise<void> {
+  here.listing.abort();
+  here.listing = new AbortController();
+  const { signal } = here.listing;
   view.showListBusy(true);
   try {
-    const { tasks, hasMore } = await read(here);
-    if (isLatest()) view.showTasks(tasks, hasMore);
+    do {
+      page = await readOn(here, page, signal);
+    } while (page.next && page.tasks.length < here.wanted);
+    signal.throwIfAborted();
+    here.page = page;
+    view.showTasks(page);
   } finally {
-    if (isLatest()) view.showListBusy(false);
+    if (!signal.aborted) view.showListBusy(false);
   }
 }
 
-async function read({ api, status, wanted }: Desk): Promise<{ tasks: Task[]; hasMore: boolean }> {
-  const tasks: Task[] = [];
-  for (;;) {
-    const page = await api.list({
-      ...(status && { status: [status] }),
-      limit: PAGE_SIZE,
-      offset: tasks.length,
-    });
-    tasks.push(...page);
-    const hasMore = page.length === PAGE_SIZE;
-    if (!hasMore || tasks.length >= wanted) return { tasks, hasMore };
-  }
+async function readOn(here: Desk, page: TaskPage, signal: AbortSignal): Promise<TaskPage> {
+  const limit = Math.min(here.wanted - page.tasks.length, LIMIT_MAX);
+  const cursor = page.next && { cursor: page.next };
+  const { tasks, total, next } = await here.api.list({ ...here.query, limit, ...cursor }, signal);
+  // A task that changes meanwhile may move from a page that was read to one that was not.
+  const byId = new Map([...page.tasks, ...tasks].map((task) => [task.id, task]));
+  return { tasks: [...byId.values()], total, next };
 }
 
 /** Does it for the user who is signed in; tells whether it was done, and the user why not. */
@@ -189,7 +228,7 @@ async function attempt(failure: string, action: (here: Desk) => Promise<void>): 
     if (here === desk) connected();
     return here === desk;
   } catch (error) {
-    if (here === desk) report(failure, error);
+    if (here === desk && !isAborted(error)) report(failure, error);
     return false;
   }
 }
@@ -210,6 +249,11 @@ function report(failure: string, error: unknown): void {
     const reloads = failure === OPEN_FAILED || failure === LIST_FAILED;
     view.showError(`${failure}. ${reasonOf(error)}.`, reloads ? "retry" : "dismiss");
   }
+}
+
+/** Tells whether we ended it ourselves. */
+function isAborted(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "AbortError";
 }
 
 function connected(): void {

@@ -1,7 +1,7 @@
 /** One task in the list, and its editor in place. */
 
-import type { Task, TaskStatus, TaskUpdate } from "./api";
-import { find, instantiate, whileBusy } from "./dom";
+import type { Task, TaskStatus, TaskUpdate, TaskVersion } from "./api";
+import { find, instantiate, onSecondPress } from "./dom";
 import { createEditor } from "./editor";
 
 const STATUS_NAMES: Record<TaskStatus, string> = {
@@ -17,12 +17,14 @@ const WHEN = new Intl.DateTimeFormat(undefined, {
   minute: "2-digit",
 });
 
-/** What the user can do to a task; each tells whether it was done. */
+/** What the user can do to a task; each tells whether it was done, or gives what is asked for. */
 export interface RowActions {
   start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
   reopen(task: Task): Promise<boolean>;
-  save(task: Task, changes: TaskUpdate): Promise<boolean>;
+  read(task: Task): Promise<TaskVersion | undefined>;
+  /** Where the task is another version by now, it is not done, and that version is given. */
+  save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
   remove(task: Task): Promise<boolean>;
 }
 
@@ -45,10 +47,23 @@ export function createRow(first: Task, actions: RowActions): Row {
   const edit = part("edit", HTMLButtonElement);
   const remove = part("delete", HTMLButtonElement);
 
-  let task = first;
+  /** As the server has it, as far as is known. */
+  let actual = first;
+  /** What the server is being asked to make of it, which is shown at once. */
+  const foreseen: TaskUpdate[] = [];
+  let lastAction: Promise<unknown> = Promise.resolve();
 
   function show(next: Task): void {
-    task = next;
+    actual = next;
+    render();
+  }
+
+  function shown(): Task {
+    return Object.assign({}, actual, ...foreseen);
+  }
+
+  function render(): void {
+    const task = shown();
     element.dataset.status = task.status;
     title.textContent = task.title;
     description.textContent = task.description;
@@ -67,49 +82,78 @@ export function createRow(first: Task, actions: RowActions): Row {
   function askBeforeDelete(asking: boolean): void {
     remove.dataset.asking = String(asking);
     remove.textContent = asking ? "Really?" : "Delete";
-    remove.ariaLabel = `${asking ? "Really delete" : "Delete"}: ${task.title}`;
+    remove.ariaLabel = `${asking ? "Really delete" : "Delete"}: ${actual.title}`;
+  }
+
+  /** Does it when what was asked before is done; its changes are seen from now to its end. */
+  async function act<T>(action: () => Promise<T>, changes: TaskUpdate = {}): Promise<T> {
+    foreseen.push(changes);
+    element.ariaBusy = "true";
+    render();
+    const acting = lastAction.then(action);
+    lastAction = acting;
+    const done = await acting;
+    foreseen.splice(foreseen.indexOf(changes), 1);
+    if (foreseen.length === 0) element.ariaBusy = null;
+    render();
+    return done;
   }
 
   check.addEventListener("click", () =>
-    whileBusy(element, () =>
-      task.status === "completed" ? actions.reopen(task) : actions.complete(task),
-    ),
+    shown().status === "completed"
+      ? act(() => actions.reopen(actual), { status: "pending" })
+      : act(() => actions.complete(actual), { status: "completed" }),
   );
 
-  start.addEventListener("click", () =>
-    whileBusy(element, async () => {
-      // The button is not there any more once the task is in progress.
-      if (await actions.start(task)) check.focus();
-    }),
-  );
-
-  remove.addEventListener("click", () => {
-    if (remove.dataset.asking === "true") void whileBusy(element, () => actions.remove(task));
-    else askBeforeDelete(true);
-  });
-  remove.addEventListener("blur", () => askBeforeDelete(false));
-  remove.addEventListener("keydown", ({ key }) => {
-    if (key === "Escape") askBeforeDelete(false);
+  start.addEventListener("click", () => {
+    // The button is not there any more once the task is in progress.
+    check.focus();
+    void act(() => actions.start(actual), { status: "in_progress" });
   });
 
-  edit.addEventListener("click", () => {
-    const editor = createEditor(task, (changes) =>
-      whileBusy(element, async () => {
-        const unchanged = Object.keys(changes).length === 0;
-        if (unchanged || (await actions.save(task, changes))) close();
-      }),
-    );
-    const close = (): void => {
-      editor.remove();
+  onSecondPress(remove, askBeforeDelete, () => act(() => actions.remove(actual)));
+
+  edit.addEventListener("click", async () => {
+    // A listed task comes without its ETag, and may have changed since.
+    const version = await act(() => actions.read(actual));
+    if (version && !element.querySelector(".editor")) openEditor(version);
+  });
+
+  function openEditor(version: TaskVersion): void {
+    let latest = version;
+    const editor = createEditor(latest.task, save);
+    const input = find(editor.element, "input", HTMLInputElement);
+
+    async function save(changes: TaskUpdate): Promise<void> {
+      hide();
+      const unchanged = Object.keys(changes).length === 0;
+      const saved = unchanged || (await act(() => actions.save(latest, changes), changes));
+      if (typeof saved === "object") latest = saved;
+      // Nothing is left to ask where it was saved before, and only the answer did not arrive.
+      if (saved === true || (saved && !editor.showConflict(latest.task))) {
+        editor.element.remove();
+        return;
+      }
+      // With what was typed; whoever has gone on elsewhere is not called back.
+      const here = element.contains(document.activeElement);
+      element.classList.add("edited");
+      if (here) input.focus();
+    }
+
+    function hide(): void {
       element.classList.remove("edited");
       edit.focus();
-    };
-    editor.addEventListener("reset", close);
-    element.classList.add("edited");
-    element.append(editor);
-    find(editor, "input", HTMLInputElement).select();
-  });
+    }
 
-  show(task);
+    editor.element.addEventListener("reset", () => {
+      hide();
+      editor.element.remove();
+    });
+    element.append(editor.element);
+    element.classList.add("edited");
+    input.select();
+  }
+
+  render();
   return { element, show };
 }

@@ -1,9 +1,11 @@
 /** The page: what it shows, and what the user does there. */
 
 import type { User } from "./account";
-import type { Task, TaskStatus } from "./api";
-import { find, whileBusy } from "./dom";
+import type { Sort, Task, TaskPage, TaskQuery, TaskStatus } from "./api";
+import { find, onSecondPress, whileBusy } from "./dom";
 import { createRow, type Row, type RowActions } from "./row";
+
+const SEARCH_AFTER_MILLISECONDS = 250; // without another letter
 
 const EMPTY: Record<TaskStatus | "", string> = {
   "": "No tasks yet. Add your first one above.",
@@ -16,9 +18,13 @@ export interface Actions extends RowActions {
   signIn(email: string, password: string): Promise<void>;
   signUp(name: string, email: string, password: string): Promise<void>;
   signOut(): Promise<unknown>;
-  add(title: string): Promise<boolean>;
-  filter(status: TaskStatus | undefined): Promise<boolean>;
-  showMore(): Promise<unknown>;
+  /** Gives the reason where it was not done. */
+  erase(password: string): Promise<string>;
+  /** The key is the submission's: the same for one that is tried again. */
+  add(title: string, key: string): Promise<boolean>;
+  filter(query: TaskQuery): Promise<boolean>;
+  clearCompleted(): Promise<unknown>;
+  showMore(): Promise<boolean>;
   retry(): Promise<unknown>;
 }
 
@@ -45,9 +51,21 @@ export function createView(actions: Actions) {
   const add = page("add", HTMLFormElement);
   const newTask = page("new-task", HTMLInputElement);
   const filter = page("filter", HTMLFormElement);
+  const search = page("search", HTMLInputElement);
   const list = page("tasks", HTMLUListElement);
   const notice = page("notice", HTMLElement);
+  const foot = page("foot", HTMLElement);
+  const count = page("count", HTMLElement);
   const more = page("more", HTMLButtonElement);
+  const clear = page("clear", HTMLButtonElement);
+
+  const askToErase = page("ask-to-erase", HTMLButtonElement);
+  const erasure = page("erasure", HTMLDialogElement);
+  const erase = find(erasure, "form", HTMLFormElement);
+  const eraseEmail = find(erasure, "[type=email]", HTMLInputElement);
+  const erasePassword = find(erasure, "[type=password]", HTMLInputElement);
+  const eraseMessage = find(erasure, "[role=alert]", HTMLElement);
+  const keep = find(erasure, "[type=button]", HTMLButtonElement);
 
   const banner = page("banner", HTMLElement);
   const bannerMessage = page("banner-message", HTMLElement);
@@ -57,6 +75,8 @@ export function createView(actions: Actions) {
 
   const rows = new Map<number, Row>();
   let signingUp = false;
+  let submission: { title: string; key: string } | undefined;
+  let typing: number | undefined;
 
   function askFor(account: "existing" | "new"): void {
     signingUp = account === "new";
@@ -71,32 +91,74 @@ export function createView(actions: Actions) {
   }
 
   function chosenStatus(): TaskStatus | "" {
-    return (new FormData(filter).get("status") ?? "") as TaskStatus | "";
+    return new FormData(filter).get("status") as TaskStatus | "";
+  }
+
+  function chosen(): TaskQuery {
+    const [q, status] = [search.value.trim(), chosenStatus()];
+    return {
+      ...(q && { q }),
+      ...(status && { status: [status] }),
+      sort: new FormData(filter).get("sort") as Sort,
+    };
   }
 
   /** Rows are kept, not made anew: one may be in the user's hands. */
-  function showTasks(tasks: Task[], hasMore: boolean): void {
-    const focused = document.activeElement?.closest("li");
-    const next = focused?.nextElementSibling ?? focused?.previousElementSibling;
+  function showTasks({ tasks, total, next }: TaskPage): void {
     const shown = new Set(tasks.map((task) => task.id));
     for (const [id, row] of rows) {
       if (shown.has(id)) continue;
+      passFocusOn(row.element);
       row.element.remove();
       rows.delete(id);
     }
+    const focused = document.activeElement;
     tasks.forEach((task, index) => {
-      const row = rows.get(task.id) ?? createRow(task, actions);
+      const row = rows.get(task.id) ?? createRow(task, { ...actions, remove });
       rows.set(task.id, row);
       row.show(task);
       const place = list.children[index] ?? null;
       if (place !== row.element) list.insertBefore(row.element, place);
     });
-    if (focused && !focused.isConnected) {
-      (next?.querySelector("button") ?? newTask).focus();
-    }
-    notice.textContent = EMPTY[chosenStatus()];
+    // A row that moves loses it.
+    if (focused !== document.activeElement && focused instanceof HTMLElement) focused.focus();
+    const q = search.value.trim();
+    notice.textContent = q ? `Nothing matches “${q}”.` : EMPTY[chosenStatus()];
     notice.hidden = tasks.length > 0;
-    more.hidden = !hasMore;
+    foot.hidden = tasks.length === 0;
+    count.textContent = next ? `${tasks.length} of ${total}` : `${total} in all`;
+    showIf(next !== undefined, more);
+    // It clears all of them, so it is not offered beside a few that were searched for.
+    showIf(!q && tasks.some((task) => task.status === "completed"), clear);
+  }
+
+  /** Hides the row at once, and shows it again where the task could not be deleted. */
+  async function remove(task: Task): Promise<boolean> {
+    const element = rows.get(task.id)?.element;
+    if (!element) return false;
+    passFocusOn(element);
+    element.hidden = true;
+    const removed = await actions.remove(task);
+    element.hidden = removed;
+    return removed;
+  }
+
+  /** Lets whoever is in a row that goes be in the next one. */
+  function passFocusOn(row: HTMLLIElement): void {
+    if (!row.contains(document.activeElement)) return;
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    (next?.querySelector("button") ?? newTask).focus();
+  }
+
+  function showIf(shown: boolean, button: HTMLButtonElement): void {
+    if (!shown && document.activeElement === button) {
+      (list.lastElementChild?.querySelector("button") ?? newTask).focus();
+    }
+    button.hidden = !shown;
+  }
+
+  function announceCount(): void {
+    announcement.textContent = (notice.hidden ? count : notice).textContent;
   }
 
   switchButton.addEventListener("click", () => {
@@ -115,19 +177,52 @@ export function createView(actions: Actions) {
   });
 
   signOut.addEventListener("click", () => whileBusy(signOut, actions.signOut));
+  askToErase.addEventListener("click", () => erasure.showModal());
+  keep.addEventListener("click", () => erasure.close());
+  erasure.addEventListener("close", () => {
+    erase.reset();
+    eraseMessage.textContent = "";
+  });
+  erase.addEventListener("submit", (event) => {
+    event.preventDefault();
+    eraseMessage.textContent = "";
+    void whileBusy(erase, async () => {
+      eraseMessage.textContent = await actions.erase(erasePassword.value);
+    });
+  });
   add.addEventListener("submit", (event) => {
     event.preventDefault();
     void whileBusy(add, async () => {
       const title = newTask.value;
+      // After a failure: the server may have the task, so it is the same submission again.
+      if (submission?.title !== title) submission = { title, key: crypto.randomUUID() };
+      if (!(await actions.add(title, submission.key))) return;
+      submission = undefined;
       // What was typed meanwhile is the next task's.
-      if ((await actions.add(title)) && newTask.value === title) newTask.value = "";
+      if (newTask.value === title) newTask.value = "";
     });
   });
-  filter.addEventListener("change", async () => {
-    if (!(await actions.filter(chosenStatus() || undefined))) return;
-    announcement.textContent = `${rows.size}${more.hidden ? "" : " or more"} shown`;
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  filter.addEventListener("input", ({ target }) => {
+    window.clearTimeout(typing);
+    const delay = target === search ? SEARCH_AFTER_MILLISECONDS : 0;
+    typing = window.setTimeout(async () => {
+      if (await actions.filter(chosen())) announceCount();
+    }, delay);
   });
-  more.addEventListener("click", () => whileBusy(more, actions.showMore));
+  more.addEventListener("click", () =>
+    whileBusy(more, async () => {
+      if (await actions.showMore()) announceCount();
+    }),
+  );
+  onSecondPress(
+    clear,
+    (asking) => {
+      clear.dataset.asking = String(asking);
+      clear.textContent = asking ? "Really delete all?" : "Clear completed";
+    },
+    () => whileBusy(clear, actions.clearCompleted),
+  );
   retry.addEventListener("click", () => whileBusy(banner, actions.retry));
   dismiss.addEventListener("click", () => {
     banner.hidden = true;
@@ -140,6 +235,7 @@ export function createView(actions: Actions) {
       message.textContent = text;
       opening.hidden = desk.hidden = banner.hidden = true;
       entrance.hidden = false;
+      erasure.close();
       rows.clear();
       list.replaceChildren();
       (emailInput.value ? passwordInput : emailInput).focus();
@@ -149,20 +245,24 @@ export function createView(actions: Actions) {
       message.textContent = text;
     },
 
-    showDesk(user: User): void {
+    /** Gives what the user begins with. */
+    showDesk(user: User): TaskQuery {
       credentials.reset();
       filter.reset();
       opening.hidden = entrance.hidden = banner.hidden = true;
       desk.hidden = false;
       userName.textContent = user.name;
-      userName.title = user.email;
+      userName.title = eraseEmail.defaultValue = user.email;
       notice.textContent = "Loading your tasks…";
       notice.hidden = false;
-      more.hidden = true;
+      foot.hidden = true;
+      return chosen();
     },
 
-    showAllStatuses(): void {
-      filter.reset();
+    showAll(): TaskQuery {
+      search.value = "";
+      find(filter, "[name=status]", HTMLInputElement).checked = true;
+      return chosen();
     },
 
     showListBusy(busy: boolean): void {
@@ -171,12 +271,17 @@ export function createView(actions: Actions) {
 
     showTasks,
 
+    showTask(task: Task): void {
+      rows.get(task.id)?.show(task);
+    },
+
     focusNewTask(): void {
       newTask.focus();
     },
 
     forgetDraft(): void {
       newTask.value = "";
+      submission = undefined;
     },
 
     showError(text: string, remedy: "retry" | "dismiss"): void {
