@@ -247,6 +247,16 @@ def test_a_locked_sqlite_file_is_503_until_it_is_unlocked(
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
+def test_a_sqlite_connection_that_is_read_only_is_left_for_another(sqlite_url: URL) -> None:
+    app = create_app(settings_for(sqlite_url))
+    with TestClient(app, headers=bearer("ann")) as ann:
+        with app.state.database.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA query_only = ON")  # it stays so in the pool
+
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
+
+
 def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
     app = create_app(settings_for(sqlite_url))
     with TestClient(app, headers=bearer("ann")) as ann:
