@@ -240,7 +240,7 @@ async def hang_up_on_silence() -> None:
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         now = time.monotonic()
-        for connection, deadline in list(_running.items()):
+        for connection, deadline in _running.copy().items():
             if deadline <= now:
                 with suppress(psycopg2.InterfaceError, OSError):  # it has ended meanwhile
                     _hang_up(connection)
@@ -273,12 +273,16 @@ def _connect(
 
 
 def _close(attempt: Future[DBAPIConnection]) -> None:
-    if attempt.exception() is None:
+    with suppress(psycopg2.Error):  # it failed at last
         attempt.result().close()
 
 
-def _test_connection(connection: Psycopg2Connection, _: ConnectionPoolEntry, __: object) -> None:
+def _test_connection(connection: Psycopg2Connection, entry: ConnectionPoolEntry, _: object) -> None:
     """Test a connection where the server has sent something unasked: mostly, that it is closed."""
+    if "used" not in entry.info:
+        # It was made just now. Were it refused too, the pool would raise what is no DBAPIError.
+        entry.info["used"] = True
+        return
     unasked = select.poll()
     unasked.register(connection.fileno(), select.POLLIN)
     if unasked.poll(0):

@@ -14,6 +14,8 @@ IN_FLIGHT_MAX = 128
 LIMITED = "/api/"
 HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
 HEAD_SECONDS = 10
+# What an idle client may have sent before it could know that the server ends.
+LINGER_SECONDS = 0.5
 
 # OWASP's REST Security Cheat Sheet. Strict-Transport-Security is for whoever ends TLS to decide.
 SECURITY_HEADERS = [
@@ -69,6 +71,7 @@ class Headers:
 class Protocol(HttpToolsProtocol):
     """uvicorn's, which would take a request's head of any size, and wait for its end forever."""
 
+    _ends = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -86,6 +89,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        if self._ends:
+            self.cycle.keep_alive = False
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -94,6 +99,14 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
                 self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
+
+    @override
+    def shutdown(self) -> None:
+        """End when what has been sent is answered; uvicorn drops what it has not read by now."""
+        self._ends = True
+        self.loop.call_later(LINGER_SECONDS, super().shutdown)
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

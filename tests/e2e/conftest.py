@@ -153,16 +153,16 @@ def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+def measured() -> Callable[..., None]:
     """Print what was measured, and keep it where benchmarks/reliability.py asks for it."""
 
     def note(fault: str, workers: int, **figures: object) -> None:
         text = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         print(f"{fault}, {workers} process(es): {text}")
         if path := os.environ.get("RELIABILITY_FIGURES"):  # pragma: no cover  # set by the command
-            row = {"fault": fault, "workers": workers, "figures": text}
             with Path(path).open("a") as file:
-                file.write(json.dumps(row | {"test": request.node.originalname}) + "\n")
+                row = {"fault": fault, "workers": workers, "figures": text}
+                file.write(json.dumps(row) + "\n")
 
     return note
 

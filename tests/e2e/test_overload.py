@@ -1,6 +1,7 @@
 """More is asked than can be answered, by many, slowly, or for long."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ Serve = Callable[..., Server]
 Measured = Callable[..., None]
 
 HANG_SECONDS = 15
-SOAK_SECONDS = 15
+SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "15"))
 
 with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
 

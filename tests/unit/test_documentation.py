@@ -42,6 +42,22 @@ def test_every_operation_is_in_the_readme() -> None:
     assert rows == {name for name in operations if "/ann/" not in name}
 
 
+def test_what_it_withstands_names_tests_that_exist() -> None:
+    section = README.partition("## What it withstands\n")[2].partition("\n## ")[0]
+    promises = [line for line in section.splitlines() if line.startswith("- ")]
+    named = [re.findall(r"`(test_\w+\.py)`", promise) for promise in promises]
+
+    assert all(named)
+    assert {name for names in named for name in names} <= {
+        path.name for path in ROOT.glob("tests/*/test_*.py")
+    }
+
+
+def test_what_checks_a_promise_of_security_exists() -> None:
+    for path in re.findall(r"tests/\w+/\w+\.py", (ROOT / "SECURITY.md").read_text()):
+        assert (ROOT / path).exists(), path
+
+
 def test_links_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):

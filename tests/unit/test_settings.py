@@ -50,6 +50,7 @@ def test_a_database_url_is_taken_as_hosts_hand_it_out(
     assert Settings(_env_file=None).database_url == make_url(used)
 
 
+SHOULD_LOOK = "RATE_LIMIT must look like 100/minute; second, hour and day are known as well"
 SHOULD_BEGIN = "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path"
 NO_SERVER = "BETTER_AUTH_URL is not a URL; it looks like https://app.example.com"
 NEITHER = (
@@ -68,6 +69,15 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
         ("DATABASE_URL", "mysql://u:s3cret@h/d", SHOULD_BEGIN),
         ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", SHOULD_BEGIN),
         ("DATABASE_URL", "sqlite://", SHOULD_BEGIN),
+        ("RATE_LIMIT", "", SHOULD_LOOK),
+        ("RATE_LIMIT", "0/minute", SHOULD_LOOK),
+        ("RATE_LIMIT", "100", SHOULD_LOOK),
+        ("RATE_LIMIT", "100/fortnight", SHOULD_LOOK),
+        (
+            "RATE_LIMIT_STORE",
+            "memcached://s3cret",
+            "RATE_LIMIT_STORE must begin with redis://, rediss:// or unix://",
+        ),
         ("DATABASE_URL", "sqlite:///:memory:", SHOULD_BEGIN),
         (
             "DATABASE_URL",
@@ -183,3 +193,32 @@ def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
         settings.auto_migrate = False  # type: ignore[misc]  # which is the point
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("1/second", (1, 1)),
+        ("100/minute", (100, 60)),
+        ("5000/hour", (5000, 3600)),
+        ("9/day", (9, 86400)),
+    ],
+)
+def test_a_rate_is_so_many_requests_in_so_many_seconds(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[int, int]
+) -> None:
+    _environment(monkeypatch, RATE_LIMIT=given)
+
+    assert Settings(_env_file=None).rate_limit == used
+
+
+def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, RATE_LIMIT_STORE="redis://u:s3cret@h")
+    assert Settings(_env_file=None).rate_limit_store == "redis://u:s3cret@h"
+
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+    assert explain(raised.value) == (
+        "RATE_LIMIT_STORE needs a package that is not installed: uv sync --extra redis"
+    )

@@ -1,0 +1,70 @@
+"""Faults and hostile input tell nobody anything: neither the answers nor the log."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from tests import actors
+from tests.actors import bearer
+from tests.e2e.conftest import Server
+from tests.e2e.postgres import PostgreSQL, postgresql
+from tests.hostile_tokens import GOOD, hs256
+
+PASSWORD = "a-passw0rd-that-nobody-may-see"
+WRITTEN = "what-a-user-wrote"
+HOSTILE = [
+    GOOD[:-1],
+    hs256({"sub": "ann", "exp": 1}),
+    hs256({"sub": WRITTEN}),
+    "a-session-token.of-two-segments",
+]
+SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE task|DELETE FROM|SET LOCAL)\b")
+
+
+@pytest.fixture
+def postgres() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
+
+
+def test_nothing_is_told(serve: Callable[..., Server], postgres: PostgreSQL) -> None:
+    url = postgres.url.set(password=PASSWORD).render_as_string(hide_password=False)
+    server = serve(url)
+    authorization = bearer("ann")
+    answers: list[httpx2.Response] = []
+
+    def ask_everything() -> None:
+        task = {"title": WRITTEN, "description": WRITTEN}
+        for method, path in [("POST", ""), ("GET", ""), ("PUT", "/1"), ("GET", "/1")]:
+            address = f"{server.url}/api/tasks{path}"
+            answers.append(httpx2.request(method, address, json=task, headers=authorization))
+        for body in [b"{", b"\xff", b'{"title": "\\ud800 ' + WRITTEN.encode() + b'"}', b"[" * 9000]:
+            headers = authorization | {"Content-Type": "application/json"}
+            answers.append(httpx2.post(f"{server.url}/api/tasks", content=body, headers=headers))
+        for token in HOSTILE:
+            headers = {"Authorization": f"Bearer {token}"}
+            answers.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
+
+    ask_everything()
+    postgres.demote()
+    ask_everything()
+    postgres.kill()
+    ask_everything()
+    postgres.start()
+    server.stop()
+
+    codes = {answer.status_code for answer in answers}
+    assert codes == {200, 201, 400, 401, 422, 503}
+    secret = actors.SECRET.get_secret_value()
+    token = authorization["Authorization"].removeprefix("Bearer ")
+    log = server.log.read_text()
+    for hidden in (secret, PASSWORD, token, *HOSTILE):
+        assert hidden not in log
+        assert all(hidden not in answer.text for answer in answers)
+    failed = [answer.text for answer in answers if answer.status_code >= 400]
+    for text in [*failed, log]:
+        assert WRITTEN not in text
+        assert "Traceback" not in text
+        assert not SQL.search(text)
