@@ -1,6 +1,7 @@
 """Puts the app together; `uv run main.py` serves it."""
 
 import argparse
+import asyncio
 import logging
 import os
 import secrets
@@ -9,6 +10,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from anyio.to_thread import current_default_thread_limiter
@@ -21,6 +23,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database
@@ -59,6 +63,45 @@ class CORS(CORSMiddleware):
             if name not in {"content-length", "content-type"}
         }
         return error_response(400, bytes(response.body).decode(), headers=headers)
+
+
+class JoiningTransport:
+    """A transport that sends at once what is written in one turn of the event loop."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._written: list[bytes] = []
+
+    def write(self, part: bytes) -> None:
+        """Send the part when this turn of the event loop is over."""
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._written.append(part)
+
+    def close(self) -> None:
+        """Close the connection, once everything is sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        written, self._written = self._written, []
+        if written:
+            self._transport.writelines(written)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a transport has
+        return getattr(self._transport, name)
+
+
+class WholeAnswers(HttpToolsProtocol):
+    """uvicorn's protocol, which sends the head and the body of an answer in one piece.
+
+    uvicorn sends them one after the other, and between them the system likes to run the reader. Of
+    a process that is killed there, half an answer is left, which no balancer can ask for again.
+    """
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # as one
 
 
 @asynccontextmanager
@@ -180,6 +223,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        http=f"main:{WholeAnswers.__name__}",
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
 

@@ -47,6 +47,7 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
+        "http": "main:WholeAnswers",
         "timeout_graceful_shutdown": 8,
     }
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
