@@ -34,6 +34,8 @@ from settings import ENV_FILE, ROOT, Settings, explain
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
+# uvicorn ends a worker that is silent for so long, as one that starts on a busy machine is.
+WORKER_SILENCE_SECONDS = 60
 # uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
 STARTUP_FAILURE = 3
 
@@ -229,6 +231,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         reload=arguments.reload,
         http=f"main:{WholeAnswers.__name__}",
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
     )
 
 

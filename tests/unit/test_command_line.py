@@ -49,6 +49,7 @@ def test_without_arguments_it_serves_on_loopback(
         "reload": False,
         "http": "main:WholeAnswers",
         "timeout_graceful_shutdown": 8,
+        "timeout_worker_healthcheck": 60,
     }
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
 
