@@ -1,6 +1,7 @@
 """What stands before the routes: the limit on requests in flight, the headers of every answer."""
 
 import asyncio
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
@@ -69,15 +70,19 @@ class Headers:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which would take a request's head of any size, and wait for its end forever."""
+    """uvicorn's, with a bound for the head of a request, and answers that are sent in one piece.
 
-    _ends = False
+    uvicorn takes a head of any size and waits for its end forever. Of an answer it sends the head
+    and the body one after the other: of a process that is killed in between half an answer is left,
+    which no balancer can ask for again.
+    """
+
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # as one
         self._wait_for_head()
 
     @override
@@ -131,3 +136,30 @@ class Protocol(HttpToolsProtocol):
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", response.body]))
         self.transport.close()
+
+
+class JoiningTransport:
+    """A transport that sends at once what is written in one turn of the event loop."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._written: list[bytes] = []
+
+    def write(self, part: bytes) -> None:
+        """Send the part when this turn of the event loop is over."""
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._written.append(part)
+
+    def close(self) -> None:
+        """Close the connection, once everything is sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        written, self._written = self._written, []
+        if written:
+            self._transport.writelines(written)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a transport has
+        return getattr(self._transport, name)

@@ -239,7 +239,11 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    if not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys():
+    unset = (
+        not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys()
+    )
+    # A container has nothing to write into, and must be told.
+    if unset and os.access(ENV_FILE.parent, os.W_OK):
         _write_secret()
     configure_logging(_read_settings().log_level)
     uvicorn.run(

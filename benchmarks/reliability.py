@@ -18,7 +18,7 @@ def main() -> None:
     with tempfile.NamedTemporaryFile() as figures:
         environment = os.environ | {"RELIABILITY_FIGURES": figures.name, "SOAK_SECONDS": "60"}
         command = [sys.executable, "-m", "pytest", "-n", "0", "-s", *TESTS]
-        ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)  # noqa: S603
+        ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)
         rows = [json.loads(line) for line in Path(figures.name).read_text().splitlines()]
     table = "| fault | processes | what was seen |\n|---|---|---|\n" + "".join(
         f"| {row['fault']} | {row['workers']} | {row['figures']} |\n" for row in rows

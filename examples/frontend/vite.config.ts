@@ -5,7 +5,8 @@ import { type Connect, defineConfig } from "vite";
 
 import { apiUrl, auth, port } from "./auth.ts";
 
-const listen = { port, strictPort: true };
+// The task server of compose.yaml asks for the keys under this name.
+const listen = { port, strictPort: true, allowedHosts: ["frontend"] };
 
 export default defineConfig({
   server: listen,

@@ -256,7 +256,7 @@ def test_a_sqlite_connection_that_is_read_only_is_left_for_another(sqlite_url: U
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
-def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, reasons: Callable[[], list[str]]) -> None:
     app = create_app(settings_for(sqlite_url))
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
@@ -266,4 +266,4 @@ def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, caplog: pytest.LogCapture
             file.write(b"\xff" * 8 * 4096)
 
         assert ann.get("/api/tasks").status_code == 503
-    assert "database disk image is malformed" in caplog.text
+    assert reasons() == ["database disk image is malformed"]

@@ -1,11 +1,24 @@
 """The documents say what the program does."""
 
 import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
 
 from settings import ROOT, Settings
 from tests.contract.operations import OPERATIONS
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
+# Of every app, whatever its operations are.
+CODES_OF_EVERY_APP = {"405", "500"}
+
+every_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
 def _table(heading: str) -> list[list[str]]:
@@ -58,7 +71,67 @@ def test_what_checks_a_promise_of_security_exists() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_links_lead_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+@every_document
+def test_an_operation_that_is_named_exists(document: Path) -> None:
+    named = re.findall(
+        r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:api/tasks|health|ready)[\w/{}]*)", document.read_text()
+    )
+    operations = {
+        (method, path.replace("tasks/1", "tasks/{task_id}")) for method, path, _ in OPERATIONS
+    }
+
+    assert set(named) <= operations
+
+
+def test_every_status_code_of_the_contract_is_in_the_readme() -> None:
+    rows = {code for codes, _ in _table("Status codes") for code in codes.split(", ")}
+    documented = {code for _, _, operation in OPERATIONS for code in operation["responses"]}
+
+    assert rows == documented | CODES_OF_EVERY_APP
+
+
+@every_document
+def test_a_command_that_is_named_exists(document: Path) -> None:
+    for command in re.findall(r"\buv run ([^`\n)|]+)", document.read_text()):
+        name, *arguments = shlex.split(command, comments=True)
+        script = arguments[0] if name == "python" else name
+        exists = (ROOT / script).is_file() if script.endswith(".py") else shutil.which(script)
+        assert exists, command
+
+
+@every_document
+def test_a_setting_that_is_given_exists(document: Path) -> None:
+    text = "".join(re.findall(r"```ini\n(.*?)```", document.read_text(), re.DOTALL))
+
+    given = set(re.findall(r"^\s*([A-Z_]+)=", text, re.MULTILINE))
+
+    assert given <= {name.upper() for name in Settings.model_fields}
+
+
+def test_compose_gives_settings_that_exist() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+    assert compose["x-service"]["environment"].keys() <= {n.upper() for n in Settings.model_fields}
+
+
+@every_document
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("https://"):
+            assert (document.parent / target).exists(), target
+
+
+@every_document
+def test_a_file_that_is_named_exists(document: Path) -> None:
+    for name in re.findall(
+        r"`((?:docs|tests|benchmarks|migrations|routes|examples)/[\w./-]+)`", document.read_text()
+    ):
+        assert (ROOT / name).exists() or (document.parent / name).exists(), name
+
+
+def test_the_decisions_have_one_form() -> None:
+    decisions = (ROOT / "docs/decisions.md").read_text().split("\n## ")[1:-1]
+
+    for decision in decisions:
+        parts = re.findall(r"^\*\*(\w+)\.\*\*", decision, re.MULTILINE)
+        assert parts == ["Context", "Decision", "Consequences", "Alternatives"], decision

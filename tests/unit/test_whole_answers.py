@@ -1,0 +1,59 @@
+"""An answer leaves the process in one piece, or not at all."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+from typing_extensions import override
+from uvicorn.server import ServerState
+
+from gate import Protocol
+
+
+class Recorder(asyncio.Transport):
+    """A connection that notes what is sent at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    @override
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.sent.append(b"".join(list_of_data))
+
+    @override
+    def close(self) -> None:
+        self.closed = True
+
+    @override
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+async def _answer(request: bytes) -> tuple[list[bytes], bool]:
+    """Give what is sent, and whether the connection is closed then."""
+    transport = Recorder()
+    config = uvicorn.Config(PlainTextResponse("whole"), access_log=False)
+    config.load()
+    protocol = Protocol(config, ServerState(), {})
+    protocol.connection_made(transport)
+    protocol.data_received(request)
+    await asyncio.sleep(0)  # the answer is made
+    await asyncio.sleep(0)  # and sent
+    closed = transport.closed
+    protocol.connection_lost(None)
+    return transport.sent, closed
+
+
+@pytest.mark.parametrize(("connection", "closes"), [(b"keep-alive", False), (b"close", True)])
+def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None:  # noqa: FBT001
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n"
+
+    (answer,), closed = asyncio.run(_answer(request))
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nwhole")
+    assert closed is closes
