@@ -45,8 +45,9 @@ from typing_extensions import override
 from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
 
-# As many connections as threads that use them: more only make them wait inside the database.
-POOL_SIZE = 16
+# As many connections as threads that use them. Eight answer as much as sixteen, whose threads keep
+# the event loop from the GIL under overload: it then neither reads nor refuses for seconds.
+POOL_SIZE = 8
 
 # A caller waits five seconds at most; one of them is for the network and our own loop.
 ANSWER_SECONDS = 4.0

@@ -14,7 +14,7 @@ import psycopg2
 from fastapi import FastAPI
 from jose import jwt
 
-THREADS = 16
+THREADS = 8
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

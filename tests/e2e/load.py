@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 from tests.actors import bearer
 
@@ -27,12 +28,17 @@ class Answer:
         return task
 
 
+@cache
+def _authorization(user: str) -> str:
+    return bearer(user, minutes=60)["Authorization"]
+
+
 class Client:
     """One connection, kept alive, over which one request goes after the other."""
 
     def __init__(self, port: int, user: str = "ann") -> None:
         self._port = port
-        self._authorization = bearer(user, minutes=60)["Authorization"]
+        self._authorization = _authorization(user)
         self._writer: asyncio.StreamWriter | None = None
 
     async def request(self, method: str, path: str, body: object = None) -> Answer:
