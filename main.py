@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 
@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
@@ -117,11 +118,29 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.database_url, auto_migrate=settings.auto_migrate)
     app.state.verifier = TokenVerifier(settings)
-    limits: list[params.Depends] = []
-    limited: Responses = {}
     app.state.rate_limit = None
     if settings.rate_limit is not None:
         app.state.rate_limit = RateLimit(settings.rate_limit, settings.rate_limit_store)
+    _include_routes(app)
+    observe = None
+    if settings.prometheus_multiproc_dir:
+        metrics = import_module("metrics")  # which costs nothing where it is not wanted
+        app.include_router(metrics.router)
+        observe = metrics.observe
+    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
+    # must be able to read a 500 as well, and the log must have it.
+    stack = gate.Headers(_cors(gate.Limit(app.build_middleware_stack()), settings.cors_origins))
+    app.middleware_stack = RequestLog(stack, observe)
+    if exporting:
+        trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
+        app.middleware_stack = HiddenQuery(app.middleware_stack)
+    return app
+
+
+def _include_routes(app: FastAPI) -> None:
+    limits: list[params.Depends] = []
+    limited: Responses = {}
+    if app.state.rate_limit is not None:
         limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
     # What has a name under /api/tasks comes before what has an id there.
     for router in (transfers.router, tasks.router):
@@ -140,16 +159,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(users.router, tags=["you"], dependencies=limits, responses=limited)
     app.include_router(health.router)
     app.include_router(docs.router)
-    observe = None
-    if settings.prometheus_multiproc_dir:
-        metrics = import_module("metrics")  # which costs nothing where it is not wanted
-        app.include_router(metrics.router)
-        observe = metrics.observe
-    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
-    # must be able to read a 500 as well, and the log must have it.
-    cors = CORS(
-        gate.Limit(app.build_middleware_stack()),
-        allow_origins=settings.cors_origins,
+
+
+def _cors(app: ASGIApp, origins: Sequence[str]) -> CORS:
+    return CORS(
+        app,
+        allow_origins=origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
         allow_headers=(
             "Authorization",
@@ -171,11 +186,6 @@ def create_app(settings: Settings) -> FastAPI:
             "X-Total-Count",
         ),
     )
-    app.middleware_stack = RequestLog(gate.Headers(cors), observe)
-    if exporting:
-        trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
-        app.middleware_stack = HiddenQuery(app.middleware_stack)
-    return app
 
 
 def _id_with_user(route: APIRoute) -> str:
