@@ -47,6 +47,7 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
+        "loop": "asyncio",
         "http": "gate:Protocol",
         "timeout_worker_healthcheck": 60,
         "timeout_graceful_shutdown": 8,
