@@ -262,6 +262,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        # uvloop takes one new connection in each of its rounds, which under load are few: the rest
+        # would wait in the kernel, where nobody can refuse them.
+        loop="asyncio",
         http="gate:Protocol",
         log_config=None,  # it is ours
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
