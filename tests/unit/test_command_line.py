@@ -51,11 +51,8 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
-<<<<<<< HEAD
         "log": "INFO",
-=======
         "loop": "asyncio",
->>>>>>> reliability
         "http": "gate:Protocol",
         "log_config": None,
         "timeout_graceful_shutdown": 8,
