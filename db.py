@@ -142,18 +142,24 @@ class Database:
 
     def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
         """Execute a statement, which is its own transaction, for the one row it may give."""
-        with self.engine.connect() as connection:
+        with self._connect() as connection:
             return connection.execute(statement, parameters).one_or_none()
 
     def all(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
         """Execute a statement, which is its own transaction, for all its rows."""
-        with self.engine.connect() as connection:
+        with self._connect() as connection:
             return connection.execute(statement, parameters).all()
 
     def count(self, statement: UpdateBase, **parameters: object) -> int:
         """Execute a statement, which is its own transaction, and tell how many rows it changed."""
-        with self.engine.connect() as connection:
+        with self._connect() as connection:
             return connection.execute(statement, parameters).rowcount
+
+    def _connect(self) -> Connection:
+        # A slow database holds the threads of those who came before: this one would be late too.
+        if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
+            raise PoolTimeoutError("No thread and connection became free in time")
+        return self.engine.connect()
 
 
 def make_engine(url: URL) -> Engine:

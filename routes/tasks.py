@@ -72,7 +72,11 @@ IdempotencyKeyHeader = Annotated[
 class Selection(BaseModel):
     """The tasks that one request changes or deletes together."""
 
-    status: list[TaskStatus] = Field([], description="Those with this status; repeatable.")
+    status: list[TaskStatus] = Field(
+        [],
+        description="Those with this status; repeatable.",
+        json_schema_extra={"example": ["completed"]},  # which /docs fills in
+    )
     id: list[TaskId] = Field([], description="Those with this id; repeatable.", max_length=IDS_MAX)
 
     @model_validator(mode="after")

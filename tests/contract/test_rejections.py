@@ -233,6 +233,15 @@ def test_a_bad_cursor_is_422(ann: TestClient, cursor: str) -> None:
     assert [error["field"] for error in response.json()["errors"]] == ["cursor"]
 
 
+def test_a_bad_order_is_named_whatever_the_cursor(ann: TestClient) -> None:
+    cursor = _encoded('{"sort":"title","backward":false,"value":"a","id":1}')
+
+    response = ann.get(f"/api/tasks?sort=size&cursor={cursor}")
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["sort"]
+
+
 @pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud800"', "5"])
 def test_a_bad_cursor_of_the_order_by_title_is_422(ann: TestClient, value: str) -> None:
     cursor = _encoded('{"sort":"title","backward":false,"value":' + value + ',"id":1}')

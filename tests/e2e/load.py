@@ -63,6 +63,8 @@ class Client:
             + content
         )
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        if b"transfer-encoding: chunked" in head:
+            return int(head[9:12]), head, await self._reader.readuntil(b"0\r\n\r\n")
         length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
         return int(head[9:12]), head, await self._reader.readexactly(int(length or b"0"))
 

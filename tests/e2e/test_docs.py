@@ -113,7 +113,8 @@ def test_every_operation_can_be_tried_out_as_it_stands(
 
             status, _ = _execute(operation)
 
-            assert status == min(documented["responses"]), documented["operationId"]
+            expected = "201" if "201" in documented["responses"] else min(documented["responses"])
+            assert status == expected, documented["operationId"]
 
 
 def test_redoc_shows_every_operation(page: Page) -> None:

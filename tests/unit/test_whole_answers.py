@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from typing_extensions import override
 from uvicorn.server import ServerState
 
+import gate
 from gate import Protocol
 
 
@@ -57,3 +58,21 @@ def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nwhole")
     assert closed is closes
+
+
+def test_a_connection_that_has_asked_for_nothing_ends_with_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "LINGER_SECONDS", 0)
+
+    async def end() -> bool:
+        transport = Recorder()
+        config = uvicorn.Config(PlainTextResponse("whole"))
+        config.load()
+        protocol = Protocol(config, ServerState(), {})
+        protocol.connection_made(transport)
+        protocol.shutdown()
+        await asyncio.sleep(0.01)
+        return transport.closed
+
+    assert asyncio.run(end())
