@@ -83,7 +83,8 @@ def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served(
 
     bearable, calm, seen, health = asyncio.run(scenario())
 
-    assert set(seen.codes) == {200, 503}
+    # 0 is whoever gave up before an answer: the figures say how many.
+    assert set(seen.codes) - {0} == {200, 503}
     assert all(b"\r\nretry-after: 1\r\n" in a.head for a in seen.answers if a.status == 503)
     assert set(health.codes) == {200}
     assert seen.slowest < HANG_SECONDS
