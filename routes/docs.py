@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -35,13 +36,6 @@ REDOC = bytes(
         with_google_fonts=False,
     ).body
 ).replace(b"<redoc ", b'<redoc disable-search="true" ')  # it would run a worker made from text
-# ReDoc fetches its maker's logo from the maker's server, and shows none where that fails.
-REDOC_JS = (
-    (ASSETS / "redoc.standalone.js")
-    .read_bytes()
-    .replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
-)
-
 router = APIRouter(include_in_schema=False)
 router.mount("/docs/assets", StaticFiles(directory=ASSETS))
 
@@ -67,7 +61,14 @@ async def redoc() -> Response:
 @router.get("/docs/redoc.js")
 async def redoc_js() -> Response:
     """Give ReDoc without its logo."""
-    return Response(REDOC_JS, media_type="text/javascript")
+    return Response(_redoc_js(), media_type="text/javascript")
+
+
+@cache  # read when somebody opens the page, not by each process that starts
+def _redoc_js() -> bytes:
+    # ReDoc fetches its maker's logo from the maker's server, and shows none where that fails.
+    script = (ASSETS / "redoc.standalone.js").read_bytes()
+    return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
 
 
 def _page(html: bytes, styles: str) -> Response:
