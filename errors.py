@@ -154,7 +154,7 @@ async def _answer_database_failure(request: Request, error: Exception) -> JSONRe
 
 
 async def _answer_damaged_file(request: Request, error: DatabaseError) -> JSONResponse:
-    if type(error) is DatabaseError:  # pragma: no cover  # SQLite's, of some damages to its file
+    if type(error) is DatabaseError:  # what SQLite says of a damaged file
         return await _answer_database_failure(request, error)
     raise error  # pragma: no cover  # one of its kinds, a mistake of ours; the tracer misses it
 
