@@ -1,17 +1,27 @@
-"""What stands before the routes: the limit on requests in flight, the headers of every answer."""
+"""What stands before the routes: the limit on requests in flight, CORS, headers, the protocol."""
 
 import asyncio
+import math
+import time
+from collections.abc import Sequence
 from typing import Any
 
+from starlette import datastructures
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from errors import busy_response, error_response
 
-# A hundred clients at once are served by one process; what they and some more ask for is answered
-# within 200 ms, see docs/reliability.md. Whoever comes then would only make all the others slower.
+# A hundred clients at once are refused nothing by one process.
 IN_FLIGHT_MAX = 128
+# Where it refuses for longer than a burst lasts, fewer wait, for else all would wait too long: at
+# three times the bearable load, an answer takes less than 200 ms, see docs/reliability.md.
+BURST_SECONDS = 0.25
+IN_FLIGHT_MAX_OVERLOADED = 24
+OVERLOADED_SECONDS = 10  # and then it is seen whether it is over
 LIMITED = "/api/"
 HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
 HEAD_SECONDS = 10
@@ -34,12 +44,14 @@ class Limit:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._in_flight = 0
+        self._refused_at = -math.inf  # the first of a burst
+        self._overloaded_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
-        elif self._in_flight >= IN_FLIGHT_MAX:
+        elif self._is_full():
             await busy_response()(scope, receive, send)
         else:
             self._in_flight += 1
@@ -47,6 +59,60 @@ class Limit:
                 await self._app(scope, receive, send)
             finally:
                 self._in_flight -= 1
+
+    def _is_full(self) -> bool:
+        now = time.monotonic()
+        if now < self._overloaded_until:
+            return self._in_flight >= IN_FLIGHT_MAX_OVERLOADED
+        if self._in_flight < IN_FLIGHT_MAX:
+            return False
+        if now > self._refused_at + 2 * BURST_SECONDS:
+            self._refused_at = now
+        elif now > self._refused_at + BURST_SECONDS:
+            self._overloaded_until = now + OVERLOADED_SECONDS
+        return True
+
+
+class CORS(CORSMiddleware):
+    """Starlette's, for this API; its refusal of a preflight has the body of every other error."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=(
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-Match",
+                "If-None-Match",
+                "X-Request-ID",
+            ),
+            expose_headers=(
+                "ETag",
+                "Idempotent-Replayed",
+                "Link",
+                "Location",
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "X-Request-ID",
+                "X-Total-Count",
+            ),
+        )
+
+    def preflight_response(self, request_headers: datastructures.Headers) -> Response:
+        """Answer a preflight."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:  # noqa: PLR2004
+            return response
+        headers = {
+            name: value
+            for name, value in response.headers.items()
+            if name not in {"content-length", "content-type"}
+        }
+        return error_response(400, bytes(response.body).decode(), headers=headers)
 
 
 class Headers:

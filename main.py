@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 import tomllib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
 
@@ -21,15 +21,11 @@ from jose import jwt
 from opentelemetry import trace
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
-from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.types import ASGIApp
 
 import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import POOL_SIZE, Database, hang_up_on_silence
-from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of, error_response
+from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
 from logs import RequestLog, configure_logging
 from rates import TOO_MANY, RateLimit
 from routes import docs, health, tasks, transfers, users
@@ -55,22 +51,6 @@ Every error answers with `{"detail": ..., "status_code": ...}`.
 """
 
 logger = logging.getLogger(__name__)
-
-
-class CORS(CORSMiddleware):
-    """Starlette's, whose refusal of a preflight has the body of every other error."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight."""
-        response = super().preflight_response(request_headers)
-        if response.status_code == 200:  # noqa: PLR2004
-            return response
-        headers = {
-            name: value
-            for name, value in response.headers.items()
-            if name not in {"content-length", "content-type"}
-        }
-        return error_response(400, bytes(response.body).decode(), headers=headers)
 
 
 @asynccontextmanager
@@ -129,7 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
         observe = metrics.observe
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
-    stack = gate.Headers(_cors(gate.Limit(app.build_middleware_stack()), settings.cors_origins))
+    stack = gate.Headers(gate.CORS(gate.Limit(app.build_middleware_stack()), settings.cors_origins))
     app.middleware_stack = RequestLog(stack, observe)
     if exporting:
         trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
@@ -159,33 +139,6 @@ def _include_routes(app: FastAPI) -> None:
     app.include_router(users.router, tags=["you"], dependencies=limits, responses=limited)
     app.include_router(health.router)
     app.include_router(docs.router)
-
-
-def _cors(app: ASGIApp, origins: Sequence[str]) -> CORS:
-    return CORS(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-        allow_headers=(
-            "Authorization",
-            "Content-Type",
-            "Idempotency-Key",
-            "If-Match",
-            "If-None-Match",
-            "X-Request-ID",
-        ),
-        expose_headers=(
-            "ETag",
-            "Idempotent-Replayed",
-            "Link",
-            "Location",
-            "RateLimit",
-            "RateLimit-Policy",
-            "Retry-After",
-            "X-Request-ID",
-            "X-Total-Count",
-        ),
-    )
 
 
 def _id_with_user(route: APIRoute) -> str:

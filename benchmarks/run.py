@@ -15,13 +15,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Found through the line above.
-from benchmarks import comparison, embedded, growth, options, round_trips, startup, workers
+from benchmarks import (
+    breakdown,
+    comparison,
+    embedded,
+    growth,
+    options,
+    round_trips,
+    startup,
+    workers,
+)
 from benchmarks.load import require_wrk
 from benchmarks.report import Bench, Results, progress, write
 from benchmarks.servers import postgres
 
 SECTIONS: dict[str, Callable[[Bench], Results]] = {
     "operations": comparison.measure,
+    "breakdown": breakdown.measure,
     "round-trips": round_trips.measure,
     "growth": growth.measure,
     "workers": workers.measure,

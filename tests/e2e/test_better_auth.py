@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from main import create_app
 from tests.actors import SECRET, settings_for
-from tests.e2e.conftest import Server, needs_node
+from tests.e2e.conftest import needs_node
+from tests.e2e.server import Server
 from tests.hostile_tokens import flip
 
 pytestmark = needs_node

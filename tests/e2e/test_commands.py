@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import Server
+from tests.e2e.server import Server
 
 Start = Callable[..., Server]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from settings import ROOT
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import Server
+from tests.e2e.server import Server
 
 _, _, EXAMPLE = (ROOT / "CONTRIBUTING.md").read_text().partition("## To add a field\n")
 DIFF = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)[0]

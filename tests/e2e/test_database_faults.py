@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -12,34 +12,23 @@ import psycopg2
 import pytest
 
 from tests.contract.operations import PROTECTED
-from tests.e2e.conftest import Server, free_port
+from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
 from tests.e2e.load import Client, Seen, create, get, load, until
-from tests.e2e.postgres import PostgreSQL, postgresql
-
-Serve = Callable[..., Server]
-Measured = Callable[..., None]
+from tests.e2e.postgres import PostgreSQL
+from tests.e2e.server import free_port
 
 # What a caller may wait for any answer.
 ANSWER_LIMIT_SECONDS = 5
-# Beyond it, something hangs, or the machine has much else to do.
-HANG_SECONDS = 15
 
 TERMINATE_ALL = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
 
-with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
 needs_pgbouncer = pytest.mark.skipif(
     shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None,
     reason="PgBouncer is not installed",
 )
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
-        yield server
 
 
 class Bystanders:

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.actors import SECRET
 from tests.contract.operations import OPENAPI
-from tests.e2e.conftest import LIMIT_MILLISECONDS, Server, needs_chromium
+from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
+from tests.e2e.server import Server
 
 pytestmark = needs_chromium
 

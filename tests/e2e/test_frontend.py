@@ -23,13 +23,8 @@ from playwright.sync_api import (
 )
 from sqlalchemy import URL, create_engine, text
 
-from tests.e2e.conftest import (
-    LIMIT_MILLISECONDS,
-    Server,
-    free_port,
-    needs_chromium,
-    needs_node,
-)
+from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium, needs_node
+from tests.e2e.server import Server, free_port
 
 pytestmark = [needs_node, needs_chromium, pytest.mark.usefixtures("backend")]
 

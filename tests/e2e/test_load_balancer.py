@@ -21,7 +21,7 @@ from sqlalchemy import URL
 from docs.contracts.generate import CONTRACT
 from settings import ROOT
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import Server, free_port
+from tests.e2e.server import Server, free_port
 
 # Debian keeps both where only root's PATH leads.
 PATH = os.environ["PATH"] + ":/usr/sbin"

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import Server
+from tests.e2e.server import Server
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from settings import ROOT
-from tests.e2e.conftest import free_port
+from tests.e2e.server import free_port
 
 SESSION = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests import actors
 from tests.actors import bearer
-from tests.e2e.conftest import Server
 from tests.e2e.postgres import PostgreSQL, postgresql
+from tests.e2e.server import Server
 from tests.hostile_tokens import GOOD, hs256
 
 PASSWORD = "a-passw0rd-that-nobody-may-see"

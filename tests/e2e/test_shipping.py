@@ -25,7 +25,8 @@ from main import STARTUP_FAILURE
 from settings import ROOT
 from tests.actors import SECRET
 from tests.dockerfile import Image, context_of
-from tests.e2e.conftest import Server, free_port, needs_node
+from tests.e2e.conftest import needs_node
+from tests.e2e.server import Server, free_port
 from tests.e2e.test_better_auth import SignedUp
 from tests.e2e.test_load_balancer import HAPROXY
 

@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -17,24 +16,13 @@ import pytest
 from settings import ROOT
 from tests import actors
 from tests.actors import bearer
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
 from tests.e2e.load import Seen, get, load, until
-from tests.e2e.postgres import PostgreSQL, postgresql
-
-Serve = Callable[..., Server]
-Measured = Callable[..., None]
+from tests.e2e.postgres import PostgreSQL
+from tests.e2e.server import Server
 
 SECRET = actors.SECRET.get_secret_value()
 END_LIMIT_SECONDS = 10
-HANG_SECONDS = 15
-
-with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
-        yield server
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import START_LIMIT_SECONDS, Server
+from tests.e2e.server import START_LIMIT_SECONDS, Server
 
 SECRET_TEXT = SECRET.get_secret_value()
 

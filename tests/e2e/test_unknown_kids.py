@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx2
 
 from tests.auth_server import SigningKey, auth_server
-from tests.e2e.conftest import Server
+from tests.e2e.server import Server
 
 FETCH_SECONDS = 2
 

@@ -1,0 +1,178 @@
+"""Where the time of a request goes: servers that do one thing more each, up to the whole service.
+
+Served by itself, `breakdown:app` is the one of them that STEP names.
+"""
+
+import os
+import threading
+from collections import defaultdict, namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from math import nan
+from typing import Any
+
+import psycopg2
+from fastapi import FastAPI
+from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
+from sqlalchemy import URL
+from sqlalchemy.sql import ClauseElement
+from starlette.types import ASGIApp
+from typing_extensions import override
+
+from benchmarks.comparison import DEF, FEW
+from benchmarks.floors import fastapi as constant
+from benchmarks.load import Sample, median
+from benchmarks.operations import Target, start
+from benchmarks.report import Bench, Results, number, progress, ratio, table
+from benchmarks.servers import our_command, our_environment, plain, serving, uvicorn_command
+from db import Database
+from gate import CORS, Headers, Limit
+from logs import RequestLog, configure_logging
+from main import create_app
+from settings import Settings
+
+OPERATIONS = ("GET one", "list of 20", "PUT")
+CONSTANT_PATH = "/def"
+# As main.py serves.
+SERVED = ("--loop", "asyncio", "--http", "gate:Protocol", "--no-access-log")
+
+
+class _Kept(Database):
+    """Gives again what each statement has given once."""
+
+    def __init__(self, url: URL, *, auto_migrate: bool) -> None:
+        super().__init__(url, auto_migrate=auto_migrate)
+        self._given: dict[object, Any] = {}
+
+    @override
+    def one(self, statement: Any, **parameters: object) -> Any:
+        if statement not in self._given:
+            self._given[statement] = super().one(statement, **parameters)
+        return self._given[statement]
+
+    @override
+    def all(self, statement: Any, **parameters: object) -> Any:
+        if statement not in self._given:
+            self._given[statement] = super().all(statement, **parameters)
+        return self._given[statement]
+
+
+class _Driver(Database):
+    """Executes the statements on a connection of each thread, without SQLAlchemy and a limit."""
+
+    def __init__(self, url: URL, *, auto_migrate: bool) -> None:
+        super().__init__(url, auto_migrate=auto_migrate)
+        self._local = threading.local()
+        self._written: dict[object, str] = {}
+
+    @override
+    def one(self, statement: Any, **parameters: object) -> Any:
+        return next(iter(self.all(statement, **parameters)), None)
+
+    @override
+    def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
+        with self._connection().cursor() as cursor:
+            cursor.execute(self._sql(statement), parameters)
+            row = _row_of(tuple(column.name for column in cursor.description or ()))
+            return [row._make(values) for values in cursor]
+
+    def _connection(self) -> Psycopg2Connection:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = psycopg2.connect(plain(self.engine.url))
+            self._local.connection.autocommit = True
+        connection: Psycopg2Connection = self._local.connection
+        return connection
+
+    def _sql(self, statement: ClauseElement) -> str:
+        if statement not in self._written:
+            self._written[statement] = str(statement.compile(self.engine))
+        return self._written[statement]
+
+
+@lru_cache
+def _row_of(names: tuple[str, ...]) -> type[Any]:
+    return namedtuple("Row", names)  # noqa: PYI024  # the statement has the types
+
+
+def _constant() -> ASGIApp:
+    return constant
+
+
+def _guarded_constant() -> ASGIApp:
+    return RequestLog(Headers(CORS(Limit(constant), ["http://localhost:3000"])))
+
+
+def _service_with(database: type[Database]) -> FastAPI:
+    settings = Settings()
+    app = create_app(settings)
+    app.state.database = database(settings.database_url, auto_migrate=False)
+    return app
+
+
+# What each does that the one before does not; what it answers, and how much it logs.
+STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {
+    "the service's loop and protocol": (CONSTANT_PATH, "WARNING", _constant),
+    "headers, CORS, request id, limit in flight": (CONSTANT_PATH, "WARNING", _guarded_constant),
+    "the line in the log": (CONSTANT_PATH, "INFO", _guarded_constant),
+    "route, token, parameters, task as JSON": (None, "INFO", lambda: _service_with(_Kept)),
+    "the statement, through psycopg2": (None, "INFO", lambda: _service_with(_Driver)),
+}
+WHOLE = "SQLAlchemy, pool, time limit: the service"
+
+
+def measure(bench: Bench) -> Results:
+    """Measure all of them in turn."""
+    database = bench.postgres.database("breakdown")
+    samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    with ExitStack() as stack:
+        progress("breakdown: starting")
+        whole = start(bench, stack, our_command(), database)
+        targets: dict[str, tuple[Target, str | None]]
+        targets = {DEF: (_target(bench, stack, "floors:fastapi", database), CONSTANT_PATH)}
+        for name, (path, level, _) in STEPS.items():
+            variables = {"STEP": name, "LOG_LEVEL": level}
+            target = _target(bench, stack, "breakdown:app", database, *SERVED, **variables)
+            target.tasks = whole.tasks
+            targets[name] = (target, path)
+        targets[WHOLE] = (whole, None)
+        for round_ in range(bench.rounds):
+            for operation in OPERATIONS:
+                progress(f"breakdown: round {round_ + 1} of {bench.rounds}, {operation}")
+                for name, (target, path) in targets.items():
+                    sample = target.measure(path or operation, FEW, bench.seconds)
+                    samples[operation, name].append(sample)
+    rows = []
+    before: Mapping[str, float] = {}
+    for name in targets:
+        now = {each: median(samples[each, name]).server_us for each in OPERATIONS}
+        row = [name]
+        for operation in OPERATIONS:
+            constant_us = median(samples[operation, DEF]).server_us
+            row += [
+                number(now[operation]),
+                number(now[operation] - before.get(operation, nan)),
+                number(ratio(now[operation], constant_us)),
+            ]
+        rows.append(row)
+        before = now
+    columns = (f"{each}: {figure}" for each in OPERATIONS for figure in ("us", "more", "ratio"))
+    return {"breakdown": table(("what is done", *columns), rows)}
+
+
+def _target(
+    bench: Bench, stack: ExitStack, app: str, database: URL, *arguments: str, **variables: str
+) -> Target:
+    command = [*uvicorn_command(app), *arguments]
+    environment = our_environment(database, **variables)
+    server = stack.enter_context(serving(command, bench.folder, "/health", **environment))
+    return Target(server, bench.postgres.cpu_seconds, bench.folder)
+
+
+def __getattr__(name: str) -> ASGIApp:
+    """`breakdown:app`, built when a server asks for it, as main:app is."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _, level, build = STEPS[os.environ["STEP"]]
+    configure_logging(level)
+    return build()

@@ -1,0 +1,71 @@
+"""Real processes, each on a port that the system chose, and each ended by its own pid."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+
+START_LIMIT_SECONDS = 30
+STOP_LIMIT_SECONDS = 15
+
+
+class Server:
+    """`main.py` or another command that serves the app, and what it logs."""
+
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        port: int | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self.log = folder / f"{self.port}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [part.format(port=self.port) for part in command],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self, path: str = "/health") -> "Server":
+        """Wait until it answers, or fail with its log."""
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        while not self._answers(path):
+            assert time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        return self
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return httpx2.get(self.url + path).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """Ask it to end, as a supervisor does, and give its exit code."""
+        self.process.send_signal(signal.SIGTERM)  # which does nothing where it has ended
+        try:
+            return self.process.wait(STOP_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:  # pragma: no cover  # only where a test fails
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
