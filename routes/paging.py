@@ -7,6 +7,7 @@ first costs, and no task is repeated or skipped when others come and go.
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -18,6 +19,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    TypeAdapter,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -75,7 +77,8 @@ class Sort(StrEnum):
         return TASKS.c.title_folded if name == "title" else TASKS.c[name]
 
 
-class Cursor(BaseModel):
+@dataclass(frozen=True)
+class Cursor:
     """A task's place in an order; the page begins after it or, backward, ends before it."""
 
     sort: Sort
@@ -90,7 +93,7 @@ class Cursor(BaseModel):
         value = getattr(row, sort.column.name)
         if isinstance(value, datetime):
             value = (value - EPOCH) // MICROSECOND
-        return cls(sort=sort, backward=backward, value=value, id=row.id)
+        return cls(sort, backward, value, row.id)
 
     @property
     def column_value(self) -> str | datetime:
@@ -99,13 +102,16 @@ class Cursor(BaseModel):
 
     def encode(self) -> str:
         """Write it as callers see it: opaque, and fit for a URL."""
-        return urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
+        return urlsafe_b64encode(CURSOR.dump_json(self)).decode().rstrip("=")
+
+
+CURSOR = TypeAdapter(Cursor)
 
 
 def _decode(text: str) -> Cursor:
     try:
         encoded = text.encode("ascii")
-        return Cursor.model_validate_json(urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)))
+        return CURSOR.validate_json(urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)))
     except ValueError as error:
         raise ValueError("is not one that a Link has given") from error
 
