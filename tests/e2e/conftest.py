@@ -95,8 +95,12 @@ def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
     with ExitStack() as servers:
 
         def serve_one(database_url: str, workers: int = 1, **variables: str) -> Server:
-            secret = SECRET.get_secret_value()
-            variables |= {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": secret}
+            variables |= {
+                "DATABASE_URL": database_url,
+                "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
+                # The tests of a module fill one database together.
+                "TASKS_PER_USER": "1000000",
+            }
             command = [sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
             command += ["--workers", str(workers)]
             server = Server(command, tmp_path, environment | variables)
