@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import event, insert
 from starlette.testclient import TestClient
 
+from db import transaction
 from models import TASKS, TaskCreate, new_columns
 
 ROWS = 3000
@@ -19,13 +20,16 @@ BEGINNING = datetime(2026, 1, 31, 12, tzinfo=UTC)
 @pytest.fixture
 def full_app(app: FastAPI) -> FastAPI:
     """An app with thousands of tasks of Ann's among those of others."""
-    task = TaskCreate(title="x")
+    task = new_columns(TaskCreate(title="x"), BEGINNING) | {"replayed": False}
     rows = [
-        new_columns(task, BEGINNING + timedelta(seconds=number))
-        | {"user_id": ["ann", "bob", "eve"][number % 3], "replayed": False}
+        task
+        | {
+            "user_id": ["ann", "bob", "eve"][number % 3],
+            "created_at": BEGINNING + timedelta(seconds=number),
+        }
         for number in range(3 * ROWS)
     ]
-    with app.state.database.engine.connect() as connection:
+    with transaction(app.state.database.engine) as connection:
         connection.execute(insert(TASKS), rows)
         connection.exec_driver_sql("ANALYZE")
     return app
