@@ -21,7 +21,10 @@ IN_FLIGHT_MAX = 128
 # three times the bearable load, an answer takes less than 200 ms, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 24
-OVERLOADED_SECONDS = 10  # and then it is seen whether it is over
+# It is over where only so many are left, and is looked at again after some time in any case:
+# clients who ask again at once would keep it up.
+IN_FLIGHT_CALM = 6
+OVERLOADED_SECONDS = 10
 LIMITED = "/api/"
 HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
 HEAD_SECONDS = 10
@@ -63,7 +66,9 @@ class Limit:
     def _is_full(self) -> bool:
         now = time.monotonic()
         if now < self._overloaded_until:
-            return self._in_flight >= IN_FLIGHT_MAX_OVERLOADED
+            if self._in_flight > IN_FLIGHT_CALM:
+                return self._in_flight >= IN_FLIGHT_MAX_OVERLOADED
+            self._overloaded_until = now
         if self._in_flight < IN_FLIGHT_MAX:
             return False
         if now > self._refused_at + 2 * BURST_SECONDS:

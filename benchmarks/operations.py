@@ -71,7 +71,7 @@ class Target:
     def measure(self, operation: str, connections: int, seconds: float) -> Sample:
         """Run an operation for some seconds.
 
-        DELETE deletes what POST has created since, in half of its time, so that there is enough.
+        DELETE deletes what POST has created since, in a third of its time, so that there is enough.
         """
         if operation == "DELETE":
             while len(self._deletable()) < DELETABLE_PER_CONNECTION * connections:
@@ -80,7 +80,7 @@ class Target:
             self._server.url,
             self._requests(operation),
             connections,
-            seconds / 2 if operation == "DELETE" else seconds,
+            seconds / 3 if operation == "DELETE" else seconds,
             self._watched,
             folder=self._folder,
             created=self._created if operation == "POST" else None,
