@@ -155,6 +155,7 @@ def test_a_healthy_client_is_served_beside_those_who_are_slow(
 
     async def scenario() -> Seen:
         connections(server.port, count, sent)
+        await until(server.port)  # so many at once are a burst, of which some are refused
         async with load(server.port, 1) as seen:
             await asyncio.sleep(2)
         return seen
