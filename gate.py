@@ -156,6 +156,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # as one
         self._wait_for_head()
+        # uvicorn tells the connections that it has when it ends, not those accepted just then.
+        listener: asyncio.Server | None = getattr(transport, "_server", None)
+        if listener is not None and not listener.is_serving():
+            self.shutdown()
 
     @override
     def on_message_begin(self) -> None:

@@ -1,5 +1,6 @@
 """What stands before the routes, without any: heads and answers on a real connection."""
 
+import asyncio
 import json
 import socket
 import time
@@ -7,7 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvicorn
 from fastapi import FastAPI, Response
+from uvicorn.server import ServerState
 
 import gate
 from tests.actors import served
@@ -115,6 +118,28 @@ def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> 
         connection.sendall(request)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
         ending.result()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close" in answer
+
+
+def test_a_connection_accepted_as_the_server_ends_is_closed_after_its_answer() -> None:
+    config = uvicorn.Config(app, lifespan="off")
+    config.load()
+
+    async def scenario() -> bytes:
+        def make_protocol() -> gate.Protocol:
+            asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is told
+            return gate.Protocol(config, ServerState(), {})
+
+        listener = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()  # to the connection's end
+        writer.close()
+        return answer
+
+    answer = asyncio.run(scenario())
 
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"\r\nconnection: close" in answer
