@@ -119,7 +119,7 @@ class Database:
 
         Raises:
             SchemaNotCurrentError, OperationalError: as the check does.
-            TimeoutError: it takes long.
+            sqlalchemy.exc.TimeoutError: it takes longer than ANSWER_SECONDS.
 
         """
         try:
