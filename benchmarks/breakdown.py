@@ -154,10 +154,11 @@ def measure(bench: Bench) -> Results:
                 number(now[operation] - before.get(operation, nan)),
                 number(ratio(now[operation], constant_us)),
             ]
-        rows.append(row)
+        errors = sum(median(samples[each, name]).errors for each in OPERATIONS)
+        rows.append([*row, str(errors)])
         before = now
     columns = (f"{each}: {figure}" for each in OPERATIONS for figure in ("us", "more", "ratio"))
-    return {"breakdown": table(("what is done", *columns), rows)}
+    return {"breakdown": table(("what is done", *columns, "errors"), rows)}
 
 
 def _target(
