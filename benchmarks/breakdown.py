@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 from fastapi import FastAPI
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
-from sqlalchemy import URL
+from sqlalchemy import URL, Compiled
 from sqlalchemy.sql import ClauseElement
 from starlette.types import ASGIApp
 from typing_extensions import override
@@ -64,7 +64,7 @@ class _Driver(Database):
     def __init__(self, url: URL, *, auto_migrate: bool) -> None:
         super().__init__(url, auto_migrate=auto_migrate)
         self._local = threading.local()
-        self._written: dict[object, str] = {}
+        self._statements: dict[object, Compiled] = {}
 
     @override
     def one(self, statement: Any, **parameters: object) -> Any:
@@ -73,7 +73,8 @@ class _Driver(Database):
     @override
     def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
         with self._connection().cursor() as cursor:
-            cursor.execute(self._sql(statement), parameters)
+            compiled = self._compiled(statement)
+            cursor.execute(str(compiled), {**compiled.params, **parameters})
             row = _row_of(tuple(column.name for column in cursor.description or ()))
             return [row._make(values) for values in cursor]
 
@@ -84,10 +85,10 @@ class _Driver(Database):
         connection: Psycopg2Connection = self._local.connection
         return connection
 
-    def _sql(self, statement: ClauseElement) -> str:
-        if statement not in self._written:
-            self._written[statement] = str(statement.compile(self.engine))
-        return self._written[statement]
+    def _compiled(self, statement: ClauseElement) -> Compiled:
+        if statement not in self._statements:
+            self._statements[statement] = statement.compile(self.engine)
+        return self._statements[statement]
 
 
 @lru_cache
