@@ -1,14 +1,12 @@
 """The benchmark runs from its first line to its tables; the service answers without an error."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from settings import ROOT
+from tests.e2e.conftest import needs_wrk
 
-pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+pytestmark = needs_wrk
 
 
 def _rows(printed: str, name: str) -> list[list[str]]:

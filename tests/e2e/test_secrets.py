@@ -1,15 +1,13 @@
 """Faults and hostile input tell nobody anything: neither the answers nor the log."""
 
 import re
-from collections.abc import Callable, Iterator
 
 import httpx2
-import pytest
 
 from tests import actors
 from tests.actors import bearer
-from tests.e2e.postgres import PostgreSQL, postgresql
-from tests.e2e.server import Server
+from tests.e2e.conftest import Serve
+from tests.e2e.postgres import PostgreSQL
 from tests.hostile_tokens import GOOD, hs256
 
 PASSWORD = "a-passw0rd-that-nobody-may-see"
@@ -23,13 +21,7 @@ HOSTILE = [
 SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE task|DELETE FROM|SET LOCAL)\b")
 
 
-@pytest.fixture
-def postgres() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
-        yield server
-
-
-def test_nothing_is_told(serve: Callable[..., Server], postgres: PostgreSQL) -> None:
+def test_nothing_is_told(serve: Serve, postgres: PostgreSQL) -> None:
     url = postgres.url.set(password=PASSWORD).render_as_string(hide_password=False)
     server = serve(url)
     authorization = bearer("ann")
