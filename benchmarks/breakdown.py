@@ -25,7 +25,7 @@ from benchmarks.floors import fastapi as constant
 from benchmarks.load import Sample, median
 from benchmarks.operations import Target, start
 from benchmarks.report import Bench, Results, number, progress, ratio, table
-from benchmarks.servers import our_command, our_environment, plain, serving, uvicorn_command
+from benchmarks.servers import our_command, plain, uvicorn_command
 from db import Database
 from gate import CORS, Headers, Limit
 from logs import RequestLog, configure_logging
@@ -129,12 +129,13 @@ def measure(bench: Bench) -> Results:
     with ExitStack() as stack:
         progress("breakdown: starting")
         whole = start(bench, stack, our_command(), database)
-        targets: dict[str, tuple[Target, str | None]]
-        targets = {DEF: (_target(bench, stack, "floors:fastapi", database), CONSTANT_PATH)}
+        command = uvicorn_command("floors:fastapi")
+        targets: dict[str, tuple[Target, str | None]] = {
+            DEF: (start(bench, stack, command, database, whole), CONSTANT_PATH)
+        }
+        command = [*uvicorn_command("breakdown:app"), *SERVED]
         for name, (path, level, _) in STEPS.items():
-            variables = {"STEP": name, "LOG_LEVEL": level}
-            target = _target(bench, stack, "breakdown:app", database, *SERVED, **variables)
-            target.tasks = whole.tasks
+            target = start(bench, stack, command, database, whole, STEP=name, LOG_LEVEL=level)
             targets[name] = (target, path)
         targets[WHOLE] = (whole, None)
         for round_ in range(bench.rounds):
@@ -143,32 +144,23 @@ def measure(bench: Bench) -> Results:
                 for name, (target, path) in targets.items():
                     sample = target.measure(path or operation, FEW, bench.seconds)
                     samples[operation, name].append(sample)
+    medians = {key: median(of_key) for key, of_key in samples.items()}
     rows = []
     before: Mapping[str, float] = {}
     for name in targets:
-        now = {each: median(samples[each, name]).server_us for each in OPERATIONS}
+        now = {each: medians[each, name].server_us for each in OPERATIONS}
         row = [name]
         for operation in OPERATIONS:
-            constant_us = median(samples[operation, DEF]).server_us
             row += [
                 number(now[operation]),
                 number(now[operation] - before.get(operation, nan)),
-                number(ratio(now[operation], constant_us)),
+                number(ratio(now[operation], medians[operation, DEF].server_us)),
             ]
-        errors = sum(median(samples[each, name]).errors for each in OPERATIONS)
+        errors = sum(medians[each, name].errors for each in OPERATIONS)
         rows.append([*row, str(errors)])
         before = now
     columns = (f"{each}: {figure}" for each in OPERATIONS for figure in ("us", "more", "ratio"))
     return {"breakdown": table(("what is done", *columns, "errors"), rows)}
-
-
-def _target(
-    bench: Bench, stack: ExitStack, app: str, database: URL, *arguments: str, **variables: str
-) -> Target:
-    command = [*uvicorn_command(app), *arguments]
-    environment = our_environment(database, **variables)
-    server = stack.enter_context(serving(command, bench.folder, "/health", **environment))
-    return Target(server, bench.postgres.cpu_seconds, bench.folder)
 
 
 def __getattr__(name: str) -> ASGIApp:

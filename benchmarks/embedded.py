@@ -16,7 +16,7 @@ from benchmarks.comparison import MANY
 from benchmarks.load import Sample
 from benchmarks.operations import OPERATIONS, Target, in_turn, start
 from benchmarks.report import Bench, Results, number, progress, table
-from benchmarks.servers import our_command, our_environment, serving, uvicorn_command
+from benchmarks.servers import our_command, uvicorn_command
 from db import Database
 from main import create_app
 from settings import Settings
@@ -53,12 +53,14 @@ def measure(bench: Bench) -> Results:
                 progress(f"SQLite: starting with {name}")
                 copied = shutil.copy(file, bench.folder / f"todo_{len(targets)}.db")
                 command = [*uvicorn_command("embedded:app"), "--workers", str(workers)]
-                environment = our_environment(make_url(f"sqlite:///{copied}"), PRAGMA=pragma)
-                server = serving(command, bench.folder, "/ready", **environment)
-                target = Target(
-                    stack.enter_context(server), bench.postgres.cpu_seconds, bench.folder
+                target = start(
+                    bench,
+                    stack,
+                    command,
+                    make_url(f"sqlite:///{copied}"),
+                    databases["SQLite"],
+                    PRAGMA=pragma,
                 )
-                target.tasks = databases["SQLite"].tasks
                 targets[f"{name}, {workers} process{'es' * (workers > 1)}"] = target
         settings = in_turn(bench, "SQLite", targets, WRITES, MANY)
     results["sqlite-settings"] = table(("operation", "setting", *COLUMNS), _rows(settings))

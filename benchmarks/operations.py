@@ -130,13 +130,25 @@ class Target:
 
 
 def start(
-    bench: Bench, stack: ExitStack, command: list[str], database: URL, **variables: str
+    bench: Bench,
+    stack: ExitStack,
+    command: list[str],
+    database: URL,
+    seeded: Target | None = None,
+    /,
+    **variables: str,
 ) -> Target:
-    """Start a server that runs until the stack ends, with tasks in its database."""
+    """Start a server that runs until the stack ends, with tasks in its database.
+
+    `seeded` has given it these tasks already.
+    """
     environment = our_environment(database, **variables)
     server = stack.enter_context(serving(command, bench.folder, "/health", **environment))
     target = Target(server, bench.postgres.cpu_seconds, bench.folder)
-    target.seed()
+    if seeded is None:
+        target.seed()
+    else:
+        target.tasks = seeded.tasks
     return target
 
 
