@@ -17,8 +17,8 @@ from errors import busy_response, error_response
 
 # A hundred clients at once are refused nothing by one process.
 IN_FLIGHT_MAX = 128
-# Where it refuses for longer than a burst lasts, fewer wait, for else all would wait too long: at
-# three times the bearable load, an answer takes less than 200 ms, see docs/reliability.md.
+# Where it refuses for longer than a burst lasts, fewer wait, for else all would wait too long;
+# chosen for less than 200 ms at three times the bearable load, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 24
 # It is over where only so many are left, and is looked at again after some time in any case:
