@@ -233,9 +233,11 @@ class JoiningTransport:
         self._transport.close()
 
     def _send(self) -> None:
-        written, self._written = self._written, []
+        # Not writelines: asyncio of Python 3.13.0 never gets done with a part that is empty.
+        written = b"".join(self._written)
+        self._written.clear()
         if written:
-            self._transport.writelines(written)
+            self._transport.write(written)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a transport has
         return getattr(self._transport, name)

@@ -1,11 +1,10 @@
 """An answer leaves the process in one piece, or not at all."""
 
 import asyncio
-from collections.abc import Iterable
 
 import pytest
 import uvicorn
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from typing_extensions import override
 from uvicorn.server import ServerState
 
@@ -22,8 +21,8 @@ class Recorder(asyncio.Transport):
         self.closed = False
 
     @override
-    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.sent.append(b"".join(list_of_data))
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
 
     @override
     def close(self) -> None:
@@ -58,6 +57,26 @@ def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nwhole")
     assert closed is closes
+
+
+def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
+    config = uvicorn.Config(Response(status_code=204), lifespan="off")
+    config.load()
+
+    async def ask() -> bytes:
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(
+            lambda: Protocol(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(30):
+            answer = await reader.read()  # to the connection's end
+        writer.close()
+        listener.close()
+        return answer
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.1 204 No Content\r\n")
 
 
 def test_a_connection_that_has_asked_for_nothing_ends_with_the_server(
