@@ -9,10 +9,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from typing import Annotated, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import psycopg2
@@ -67,6 +68,8 @@ CONNECT_ARGS: dict[str, object] = {
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
 
+Given = TypeVar("Given")
+
 # Until when the request at hand must be answered; nothing else has a limit.
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 # What is being asked just now, and until when it must be answered.
@@ -84,6 +87,7 @@ class Database:
         )
         self._head = ScriptDirectory.from_config(self._alembic).get_current_head()
         self._migration = threading.Lock()
+        self._threads = ThreadPoolExecutor(POOL_SIZE, "database")
         self.schema_is_current = False
 
     def require_current_schema(self) -> None:
@@ -140,26 +144,35 @@ class Database:
         with time_limit(ANSWER_SECONDS), self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
-    def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
+    async def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
         """Execute a statement, which is its own transaction, for the one row it may give."""
-        with self._connect() as connection:
-            return connection.execute(statement, parameters).one_or_none()
+        return await self.run(lambda given: given.execute(statement, parameters).one_or_none())
 
-    def all(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
+    async def all(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
         """Execute a statement, which is its own transaction, for all its rows."""
-        with self._connect() as connection:
-            return connection.execute(statement, parameters).all()
+        return await self.run(lambda given: given.execute(statement, parameters).all())
 
-    def count(self, statement: UpdateBase, **parameters: object) -> int:
+    async def count(self, statement: UpdateBase, **parameters: object) -> int:
         """Execute a statement, which is its own transaction, and tell how many rows it changed."""
-        with self._connect() as connection:
-            return connection.execute(statement, parameters).rowcount
+        return await self.run(lambda given: given.execute(statement, parameters).rowcount)
 
-    def _connect(self) -> Connection:
-        # A slow database holds the threads of those who came before: this one would be late too.
-        if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
-            raise PoolTimeoutError("No thread and connection became free in time")
-        return self.engine.connect()
+    async def run(self, ask: Callable[[Connection], Given], *, together: bool = False) -> Given:
+        """Ask in one of the threads, with a connection; `together` is all in one transaction."""
+        connect = partial(transaction, self.engine) if together else self.engine.connect
+        # The thread has the time limit of the request, the id of its log lines, and its span.
+        context = copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, context.run, _ask, ask, connect)
+
+
+def _ask(
+    ask: Callable[[Connection], Given], connect: Callable[[], AbstractContextManager[Connection]]
+) -> Given:
+    # A slow database holds the threads of those who came before: this one would be late too.
+    if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
+        raise PoolTimeoutError("No thread and connection became free in time")
+    with connect() as connection:
+        return ask(connection)
 
 
 def make_engine(url: URL) -> Engine:

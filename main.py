@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 
 import uvicorn
-from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI, params
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
@@ -24,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
-from db import POOL_SIZE, Database, hang_up_on_silence
+from db import Database, hang_up_on_silence
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
 from logs import RequestLog, configure_logging
 from rates import TOO_MANY, RateLimit
@@ -57,7 +56,6 @@ logger = logging.getLogger(__name__)
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Bring the schema up to date, and serve; without a database too, until it comes."""
     database: Database = app.state.database
-    current_default_thread_limiter().total_tokens = POOL_SIZE
     try:
         await run_in_threadpool(database.require_current_schema)
     except (OperationalError, SchemaNotCurrentError) as error:

@@ -3,6 +3,7 @@
 Served by itself, `breakdown:app` is the one of them that STEP names.
 """
 
+import asyncio
 import os
 import threading
 from collections import defaultdict, namedtuple
@@ -46,15 +47,15 @@ class _Kept(Database):
         self._given: dict[object, Any] = {}
 
     @override
-    def one(self, statement: Any, **parameters: object) -> Any:
+    async def one(self, statement: Any, **parameters: object) -> Any:
         if statement not in self._given:
-            self._given[statement] = super().one(statement, **parameters)
+            self._given[statement] = await super().one(statement, **parameters)
         return self._given[statement]
 
     @override
-    def all(self, statement: Any, **parameters: object) -> Any:
+    async def all(self, statement: Any, **parameters: object) -> Any:
         if statement not in self._given:
-            self._given[statement] = super().all(statement, **parameters)
+            self._given[statement] = await super().all(statement, **parameters)
         return self._given[statement]
 
 
@@ -67,11 +68,15 @@ class _Driver(Database):
         self._statements: dict[object, Compiled] = {}
 
     @override
-    def one(self, statement: Any, **parameters: object) -> Any:
-        return next(iter(self.all(statement, **parameters)), None)
+    async def one(self, statement: Any, **parameters: object) -> Any:
+        return next(iter(await self.all(statement, **parameters)), None)
 
     @override
-    def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
+    async def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._execute, statement, parameters)
+
+    def _execute(self, statement: ClauseElement, parameters: dict[str, object]) -> Sequence[Any]:
         with self._connection().cursor() as cursor:
             compiled = self._compiled(statement)
             cursor.execute(str(compiled), {**compiled.params, **parameters})

@@ -147,7 +147,7 @@ router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | 
     response_model=TaskPublic,
     responses=CREATED | BAD_BODY | FULL,
 )
-def create_task(
+async def create_task(
     task: TaskCreate,
     request: Request,
     user: CurrentUser,
@@ -156,7 +156,7 @@ def create_task(
 ) -> Response:
     """Create a task. It is `pending` unless you say otherwise."""
     limit: int = request.app.state.settings.tasks_per_user
-    row = _create(task, idempotency_key, user, database, limit)
+    row = await _create(task, idempotency_key, user, database, limit)
     location = {"Location": f"{request.url.path}/{row.id}"}
     if row.replayed:
         return _answer(row, headers=location | {"Idempotent-Replayed": "true"})
@@ -164,19 +164,19 @@ def create_task(
 
 
 @router.get("", response_model=list[TaskPublic], responses=LISTED)
-def list_tasks(
+async def list_tasks(
     request: Request, user: CurrentUser, database: DatabaseDep, page: PageQuery
 ) -> Response:
     """List your tasks, newest first unless you say otherwise; `Link` leads to the next page."""
-    read = database.all(page.statement(), **page.parameters(user))
+    read = await database.all(page.statement(), **page.parameters(user))
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
-        headers["X-Total-Count"] = str(_total(page, read, user, database))
+        headers["X-Total-Count"] = str(await _total(page, read, user, database))
     return _json(TASK_LIST.dump_json(TASK_LIST.validate_python(page.rows(read))), headers=headers)
 
 
 @router.patch("", responses=BAD_BODY)
-def patch_tasks(
+async def patch_tasks(
     selection: SelectionQuery,
     changes: Annotated[TaskUpdate, Body()],
     user: CurrentUser,
@@ -186,14 +186,16 @@ def patch_tasks(
     if not changes:
         return Updated(updated=0)
     statement = _update(frozenset(changes), *selection.clauses())
-    return Updated(updated=database.count(statement, owner=user.id, **_new_values(changes)))
+    return Updated(updated=await database.count(statement, owner=user.id, **_new_values(changes)))
 
 
 @router.delete("")
-def delete_tasks(selection: SelectionQuery, user: CurrentUser, database: DatabaseDep) -> Deleted:
+async def delete_tasks(
+    selection: SelectionQuery, user: CurrentUser, database: DatabaseDep
+) -> Deleted:
     """Delete all tasks with a status, or with one of some ids, at once."""
     statement = delete(TASKS).where(owned(*selection.clauses()))
-    return Deleted(deleted=database.count(statement, owner=user.id))
+    return Deleted(deleted=await database.count(statement, owner=user.id))
 
 
 @router.get(
@@ -202,11 +204,11 @@ def delete_tasks(selection: SelectionQuery, user: CurrentUser, database: Databas
     responses=TASK | NOT_MODIFIED | NOT_FOUND,
     openapi_extra=DOCUMENTED,
 )
-def read_task(
+async def read_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Response:
     """Read one task."""
-    row = _found(database.one(READ, owner=user.id, task_id=task_id))
+    row = _found(await database.one(READ, owner=user.id, task_id=task_id))
     if is_current(request, row.version):
         return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": etag(row.version)})
     return _answer(row)
@@ -215,7 +217,7 @@ def read_task(
 @router.put(
     "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
 )
-def put_task(
+async def put_task(
     task_id: TaskIdPath,
     changes: Annotated[TaskUpdate, Body()],
     request: Request,
@@ -223,13 +225,13 @@ def put_task(
     database: DatabaseDep,
 ) -> Response:
     """Change a task, exactly as PATCH does: a field that you leave out stays as it is."""
-    return _answer(_change(task_id, changes, request, user, database))
+    return _answer(await _change(task_id, changes, request, user, database))
 
 
 @router.patch(
     "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
 )
-def patch_task(
+async def patch_task(
     task_id: TaskIdPath,
     changes: Annotated[TaskUpdate, Body()],
     request: Request,
@@ -237,18 +239,18 @@ def patch_task(
     database: DatabaseDep,
 ) -> Response:
     """Change a task: a field that you leave out stays as it is, `"description": null` clears it."""
-    return _answer(_change(task_id, changes, request, user, database))
+    return _answer(await _change(task_id, changes, request, user, database))
 
 
 @router.patch(
     "/{task_id}/complete", response_model=TaskPublic, responses=CHANGED, openapi_extra=DOCUMENTED
 )
-def complete_task(
+async def complete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Response:
     """Complete a task. Once more changes nothing."""
     changes: TaskUpdate = {"status": TaskStatus.COMPLETED}
-    return _answer(_change(task_id, changes, request, user, database))
+    return _answer(await _change(task_id, changes, request, user, database))
 
 
 @router.delete(
@@ -257,11 +259,11 @@ def complete_task(
     responses=NOT_FOUND | PRECONDITION_FAILED,
     openapi_extra=DOCUMENTED,
 )
-def delete_task(
+async def delete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Response:
     """Delete a task for good. Its id is never given out again."""
-    _where_it_holds(DELETE, request, task_id, user, database)
+    await _where_it_holds(DELETE, request, task_id, user, database)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -336,7 +338,7 @@ def _new_values(changes: TaskUpdate) -> dict[str, object]:
     return new | {"now": datetime.now(UTC)}
 
 
-def _create(
+async def _create(
     task: TaskCreate, key: IdempotencyKey | None, user: User, database: Database, limit: int
 ) -> Row[Any]:
     """Insert the task, or find the one that the key has made before."""
@@ -347,7 +349,7 @@ def _create(
         "replayed": False,
     }
     values = {f"new_{name}": value for name, value in new.items()}
-    row = database.one(CREATE, owner=user.id, others=limit - 1, **values)
+    row = await database.one(CREATE, owner=user.id, others=limit - 1, **values)
     if row is None:
         raise too_many_tasks(limit)
     if row.idempotency_digest != digest:
@@ -355,25 +357,28 @@ def _create(
     return row
 
 
-def _total(page: Page, read: Sequence[Row[Any]], user: User, database: Database) -> int:
+async def _total(page: Page, read: Sequence[Row[Any]], user: User, database: Database) -> int:
     """Tell how many tasks match: each row says it, and the first page has one if there is any."""
     if read:
         return int(read[0].total)
     if page.is_first:
         return 0
-    return int(database.all(page.total_statement(), **page.parameters(user))[0][0])
+    (counted,) = await database.all(page.total_statement(), **page.parameters(user))
+    return int(counted[0])
 
 
-def _change(
+async def _change(
     task_id: int, changes: TaskUpdate, request: Request, user: User, database: Database
 ) -> Row[Any]:
     if not changes:
-        return _where_it_holds(READ, request, task_id, user, database)
+        return await _where_it_holds(READ, request, task_id, user, database)
     statement = _update_one(frozenset(changes))
-    return _where_it_holds(statement, request, task_id, user, database, **_new_values(changes))
+    return await _where_it_holds(
+        statement, request, task_id, user, database, **_new_values(changes)
+    )
 
 
-def _where_it_holds(
+async def _where_it_holds(
     statement: Select[Any] | ReturningUpdate[Any] | ReturningDelete[Any],
     request: Request,
     task_id: int,
@@ -387,9 +392,9 @@ def _where_it_holds(
     """
     clauses = conditions(request)
     wanted = statement.where(*clauses) if clauses else statement
-    row = database.one(wanted, owner=user.id, task_id=task_id, **parameters)
+    row = await database.one(wanted, owner=user.id, task_id=task_id, **parameters)
     if row is None and clauses:
-        _found(database.one(READ, owner=user.id, task_id=task_id))
+        _found(await database.one(READ, owner=user.id, task_id=task_id))
         raise HTTPException(HTTPStatus.PRECONDITION_FAILED, "The task has another version by now")
     return _found(row)
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from itertools import chain, islice
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import bindparam, func, insert, select, tuple_
+from sqlalchemy import Connection, bindparam, func, insert, select, tuple_
 
 from auth import (
     BODY_MAX_BYTES,
@@ -21,7 +21,7 @@ from auth import (
     CurrentUser,
     GuardedRoute,
 )
-from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit, transaction
+from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit
 from errors import INVALID, UNAVAILABLE, invalid
 from models import TASKS, TaskCreate, TaskPublic, User, new_columns, owned
 from routes.paging import EPOCH, TASK_COLUMNS
@@ -34,6 +34,7 @@ IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
 # Oldest first, so that what is imported again has the same order.
 ORDER = (TASKS.c.created_at, TASKS.c.id)
+Place = tuple[datetime, int]
 EXPORTED = (
     select(*TASK_COLUMNS)
     .where(owned(tuple_(*ORDER) > tuple_(*(bindparam(c.name, type_=c.type) for c in ORDER))))
@@ -78,19 +79,20 @@ JSON_LINES = {"application/jsonl": {"itemSchema": {"$ref": "#/components/schemas
     response_class=StreamingResponse,
     responses={200: {"description": "One task a line, the oldest first", "content": JSON_LINES}},
 )
-def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
+async def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
     """Give all your tasks, one JSON object a line, the oldest first."""
     pages = _export(user, database)
     # The first page is read before the answer begins, which can still be a 503 until then.
+    first = await anext(pages)
     return StreamingResponse(
-        chain([next(pages)], pages),
+        _with_first(first, pages),
         media_type="application/jsonl",
         headers={"Content-Disposition": 'attachment; filename="tasks.jsonl"'},
     )
 
 
 @router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_SLOW | TOO_LARGE | FULL)
-def import_tasks(
+async def import_tasks(
     file: ReceivedFile, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Imported:
     """Create a task for each line, or, where one is not valid, none at all.
@@ -98,29 +100,47 @@ def import_tasks(
     The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
     """
     limit: int = request.app.state.settings.tasks_per_user
-    rows = _read(file, user)
-    with time_limit(IMPORT_SECONDS), transaction(database.engine) as connection:
-        held = connection.execute(HELD, {"owner": user.id}).scalar_one()
-        imported = 0
-        while batch := list(islice(rows, ROWS_PER_STATEMENT)):
-            imported += len(batch)
-            if held + imported > limit:
-                raise too_many_tasks(limit)
-            connection.execute(insert(TASKS), batch)
+    with time_limit(IMPORT_SECONDS):
+        imported = await database.run(partial(_import, file, user, limit), together=True)
     return Imported(imported=imported)
 
 
-def _export(user: User, database: Database) -> Iterator[bytes]:
+async def _export(user: User, database: Database) -> AsyncIterator[bytes]:
     """Read a page at a time: a slow reader holds no connection."""
-    place: dict[str, object] = {"created_at": EPOCH, "id": 0}
-    more = True
-    while more:
+    place: Place | None = (EPOCH, 0)
+    while place is not None:
         with time_limit(ANSWER_SECONDS):
-            rows = database.all(EXPORTED, owner=user.id, **place)
-        tasks = map(TaskPublic.model_validate, rows)
-        yield b"".join(task.model_dump_json().encode() + b"\n" for task in tasks)
-        if more := len(rows) == ROWS_PER_STATEMENT:
-            place = {"created_at": rows[-1].created_at, "id": rows[-1].id}
+            page, place = await database.run(partial(_page, user, place))
+        yield page
+
+
+def _page(user: User, place: Place, connection: Connection) -> tuple[bytes, Place | None]:
+    """Give the tasks after a place, and the place of the last of them, if more may follow."""
+    after = dict(zip((column.name for column in ORDER), place, strict=True))
+    rows = connection.execute(EXPORTED, {"owner": user.id, **after}).all()
+    tasks = map(TaskPublic.model_validate, rows)
+    page = b"".join(task.model_dump_json().encode() + b"\n" for task in tasks)
+    is_full = len(rows) == ROWS_PER_STATEMENT
+    return page, (rows[-1].created_at, rows[-1].id) if is_full else None
+
+
+async def _with_first(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for page in pages:
+        yield page
+
+
+def _import(file: IO[bytes], user: User, limit: int, connection: Connection) -> int:
+    """Insert the lines, and tell how many they were."""
+    imported = 0
+    held = connection.execute(HELD, {"owner": user.id}).scalar_one()
+    rows = _read(file, user)
+    while batch := list(islice(rows, ROWS_PER_STATEMENT)):
+        imported += len(batch)
+        if held + imported > limit:
+            raise too_many_tasks(limit)
+        connection.execute(insert(TASKS), batch)
+    return imported
 
 
 def _read(file: IO[bytes], user: User) -> Iterator[dict[str, Any]]:

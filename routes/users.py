@@ -22,7 +22,7 @@ async def read_me(user: CurrentUser) -> User:
 
 
 @router.delete("/api/me", status_code=HTTPStatus.NO_CONTENT)
-def delete_me(user: CurrentUser, database: DatabaseDep) -> Response:
+async def delete_me(user: CurrentUser, database: DatabaseDep) -> Response:
     """Erase everything that is stored for you, for good."""
-    database.count(ERASE, owner=user.id)
+    await database.count(ERASE, owner=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -14,7 +14,6 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
 from starlette.testclient import TestClient
 
 import db
-import main
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
@@ -165,9 +164,10 @@ def test_a_statement_that_waits_too_long_is_ended_in_the_server(
 
 @pytest.mark.usefixtures("short_limits")
 def test_who_finds_no_connection_free_is_answered_in_time_as_well(
-    app: FastAPI, locked: Connection, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, locked: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "POOL_SIZE", 1)
+    monkeypatch.setattr(db, "POOL_SIZE", 1)
+    app = create_app(settings_for(wire.url))
 
     with TestClient(app, headers=bearer("ann")) as ann, ThreadPoolExecutor(2) as pool:
         answers = [answer.json() for answer in pool.map(ann.get, ["/api/tasks"] * 2)]
