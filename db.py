@@ -194,6 +194,7 @@ def make_engine(url: URL) -> Engine:
         max_overflow=0,
         pool_timeout=QUEUE_SECONDS,
         pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
         hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args=connect_args,
         **dialect_options,
