@@ -8,12 +8,13 @@ import socket
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
-from contextvars import ContextVar, copy_context
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
+from queue import SimpleQueue
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import anyio
 import psycopg2
@@ -32,13 +33,14 @@ from sqlalchemy import (
     Engine,
     ExceptionContext,
     Executable,
+    NullPool,
     Row,
     UpdateBase,
     create_engine,
     event,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from typing_extensions import override
@@ -46,17 +48,18 @@ from typing_extensions import override
 from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
 
-# As many connections as threads that use them. Eight answer as much as sixteen, whose threads keep
+# Connections, and threads that use them. Eight answer as much as sixteen, whose threads keep
 # the event loop from the GIL under overload: it then neither reads nor refuses for seconds.
 POOL_SIZE = 8
 
 # A caller waits five seconds at most; one of them is for the network and our own loop.
 ANSWER_SECONDS = 4.0
-# Of these, what a request may wait for one of the connections. The rest is for the database.
+# Of these, what a request may wait for one of the threads. The rest is for the database.
 QUEUE_SECONDS = 1.5
 # PostgreSQL ends a statement by itself before we hang up on it.
 HANG_UP_AFTER_SECONDS = 0.5
 WATCH_SECONDS = 0.1
+CLOSE_SECONDS = 1
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 CONNECT_ARGS: dict[str, object] = {
     "connect_timeout": 2,  # libpq's least, and for each address; the request's limit ends it sooner
@@ -87,7 +90,7 @@ class Database:
         )
         self._head = ScriptDirectory.from_config(self._alembic).get_current_head()
         self._migration = threading.Lock()
-        self._threads = ThreadPoolExecutor(POOL_SIZE, "database")
+        self._threads = _Threads(self.engine)
         self.schema_is_current = False
 
     def require_current_schema(self) -> None:
@@ -106,9 +109,9 @@ class Database:
         if not self._migration.acquire(blocking=False):
             raise SchemaNotCurrentError("The schema is being brought up to date")
         try:
-            if self._auto_migrate and self._revision() != self._head:
+            if self._auto_migrate and self._connect_and_read_revision() != self._head:
                 command.upgrade(self._alembic, "head")
-            self.check_schema()
+            self._require_head(self._connect_and_read_revision())
             self.schema_is_current = True
         except OperationalError:
             raise
@@ -118,31 +121,35 @@ class Database:
         finally:
             self._migration.release()
 
-    async def require(self, what: Callable[[], None]) -> None:
-        """Run one of the checks in a thread, and let it go on without us where it takes long.
+    async def check_schema(self) -> None:
+        """Do what require_current_schema does or, where it has succeeded, just compare.
 
         Raises:
-            SchemaNotCurrentError, OperationalError: as the check does.
+            SchemaNotCurrentError, OperationalError: as that does.
             sqlalchemy.exc.TimeoutError: it takes longer than ANSWER_SECONDS.
 
         """
+        if self.schema_is_current:
+            with time_limit(ANSWER_SECONDS):
+                self._require_head(await self.run(_revision))
+            return
         try:
+            # Where it takes long it goes on without us.
             with anyio.fail_after(ANSWER_SECONDS):
-                await anyio.to_thread.run_sync(what, abandon_on_cancel=True)
+                await anyio.to_thread.run_sync(self.require_current_schema, abandon_on_cancel=True)
         except TimeoutError as error:
             raise PoolTimeoutError("No answer about the schema") from error
 
-    def check_schema(self) -> None:
-        """Raise SchemaNotCurrentError unless the schema is the one this program works with."""
-        if (revision := self._revision()) != self._head:
+    def _require_head(self, revision: str | None) -> None:
+        if revision != self._head:
             raise SchemaNotCurrentError(
                 f"The schema is at revision {revision}, this program's is {self._head}: "
                 "run `uv run alembic upgrade head`"
             )
 
-    def _revision(self) -> str | None:
+    def _connect_and_read_revision(self) -> str | None:
         with time_limit(ANSWER_SECONDS), self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
 
     async def one(self, statement: Executable, **parameters: object) -> Row[Any] | None:
         """Execute a statement, which is its own transaction, for the one row it may give."""
@@ -156,23 +163,138 @@ class Database:
         """Execute a statement, which is its own transaction, and tell how many rows it changed."""
         return await self.run(lambda given: given.execute(statement, parameters).rowcount)
 
-    async def run(self, ask: Callable[[Connection], Given], *, together: bool = False) -> Given:
-        """Ask in one of the threads, with a connection; `together` is all in one transaction."""
-        connect = partial(transaction, self.engine) if together else self.engine.connect
-        # The thread has the time limit of the request, the id of its log lines, and its span.
-        context = copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, context.run, _ask, ask, connect)
+    async def run(self, ask: Callable[[Connection], Given]) -> Given:
+        """Ask in one of the threads, on its connection, which is closed after an exception."""
+        answer: asyncio.Future[Given] = asyncio.get_running_loop().create_future()
+        self._threads.take(_Question(ask, answer, copy_context()))
+        return await answer
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._threads.end()
 
 
-def _ask(
-    ask: Callable[[Connection], Given], connect: Callable[[], AbstractContextManager[Connection]]
-) -> Given:
-    # A slow database holds the threads of those who came before: this one would be late too.
-    if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
-        raise PoolTimeoutError("No thread and connection became free in time")
-    with connect() as connection:
-        return ask(connection)
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+class _Question(NamedTuple):
+    """What a request asks of the database, and where it waits for the answer."""
+
+    ask: Callable[[Connection], Any]
+    answer: asyncio.Future[Any]
+    context: Context  # the request's: its time limit, the id in its log lines, its span
+
+
+class _Threads:
+    """Up to POOL_SIZE threads, which start when they are needed; the one used last is next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.last_read_only = -math.inf
+        event.listen(engine, "handle_error", self._note_what_is_read_only)
+        self._lock = threading.Lock()
+        self._count = 0
+        self._idle: list[_Thread] = []
+        self._waiting: deque[_Question] = deque()
+
+    def take(self, question: _Question) -> None:
+        """Have the question answered, now or as soon as a thread is free."""
+        with self._lock:
+            if self._idle:
+                thread = self._idle.pop()
+            elif self._count < POOL_SIZE:
+                self._count += 1
+                thread = _Thread(self)
+                thread.start()
+            else:
+                self._waiting.append(question)
+                return
+        thread.questions.put(question)
+
+    def done(self, thread: "_Thread") -> None:
+        """Give a thread that has answered what waits longest."""
+        with self._lock:
+            if self._waiting:
+                thread.questions.put(self._waiting.popleft())
+            else:
+                self._idle.append(thread)
+
+    def end(self) -> None:
+        """End those that are idle."""
+        with self._lock:
+            ending, self._idle = self._idle, []
+            self._count -= len(ending)
+        for thread in ending:
+            thread.questions.put(None)
+        for thread in ending:
+            thread.join(CLOSE_SECONDS)
+
+    def _note_what_is_read_only(self, context: ExceptionContext) -> None:
+        """Have all leave a server or file that is read-only: the next may be writable."""
+        error = context.original_exception
+        if isinstance(error, ReadOnlySqlTransaction) or (
+            isinstance(error, sqlite3.Error)
+            and error.sqlite_errorname.startswith("SQLITE_READONLY")
+        ):
+            self.last_read_only = time.monotonic()
+
+
+class _Thread(threading.Thread):
+    """Answers one question after the other, on a connection that it keeps."""
+
+    def __init__(self, threads: _Threads) -> None:
+        super().__init__(name="database", daemon=True)
+        self.questions: SimpleQueue[_Question | None] = SimpleQueue()
+        self._threads = threads
+        self._connection: Connection | None = None
+        self._connected_at = -math.inf
+
+    @override
+    def run(self) -> None:
+        while question := self.questions.get():
+            answer, error = None, None
+            try:
+                answer = question.context.run(self._answer, question.ask)
+            except BaseException as raised:  # noqa: BLE001  # it is for the request
+                error = raised
+                self._disconnect()
+            self._threads.done(self)  # before whoever hears the answer asks the next question
+            with suppress(RuntimeError):  # the event loop has ended
+                loop = question.answer.get_loop()
+                loop.call_soon_threadsafe(_settle, question.answer, answer, error)
+            del question, answer, error  # they would be kept until there is another question
+        self._disconnect()
+
+    def _answer(self, ask: Callable[[Connection], Given]) -> Given:
+        # A slow database holds the threads of those who came before: this one would be late too.
+        if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
+            raise PoolTimeoutError("No thread became free in time")
+        if self._connection is not None and self._is_to_be_left(self._connection):
+            self._disconnect()
+        if self._connection is None:
+            self._connected_at = time.monotonic()
+            self._connection = self._threads.engine.connect()
+        return ask(self._connection)
+
+    def _is_to_be_left(self, connection: Connection) -> bool:
+        if self._connected_at <= self._threads.last_read_only:
+            return True
+        return connection.dialect.name == "postgresql" and _has_ended(connection)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _settle(waiting: asyncio.Future[Any], answer: object, error: BaseException | None) -> None:
+    if waiting.done():  # the request was given up
+        return
+    if error is None:
+        waiting.set_result(answer)
+    else:
+        waiting.set_exception(error)
 
 
 def make_engine(url: URL) -> Engine:
@@ -180,8 +302,7 @@ def make_engine(url: URL) -> Engine:
     # Every operation is one statement, so each is its own transaction: AUTOCOMMIT saves the
     # round trips of BEGIN and COMMIT, and there is nothing to roll back when a connection returns.
     if url.get_backend_name() == "sqlite":
-        connect_args: dict[str, object]
-        connect_args = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
+        connect_args: dict[str, object] = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
         dialect_options = {}
     else:
         connect_args = CONNECT_ARGS | {"cursor_factory": _LimitedCursor}
@@ -190,21 +311,17 @@ def make_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=QUEUE_SECONDS,
+        poolclass=NullPool,  # the threads keep the connections
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args=connect_args,
         **dialect_options,
     )
-    event.listen(engine, "handle_error", _leave_what_is_read_only)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _use_write_ahead_log)
     else:
         event.listen(engine, "do_connect", _connect)
-        event.listen(engine, "checkout", _test_connection)
     return engine
 
 
@@ -298,28 +415,17 @@ def _close(attempt: Future[DBAPIConnection]) -> None:
         attempt.result().close()
 
 
-def _test_connection(connection: Psycopg2Connection, entry: ConnectionPoolEntry, _: object) -> None:
-    """Test a connection where the server has sent something unasked: mostly, that it is closed."""
-    if "used" not in entry.info:
-        # It was made just now. Were it refused too, the pool would raise what is no DBAPIError.
-        entry.info["used"] = True
-        return
+def _has_ended(connection: Connection) -> bool:
+    """Tell whether the server has closed the connection: only then, mostly, it says something."""
+    driver: Any = connection.connection.driver_connection
     unasked = select.poll()
-    unasked.register(connection.fileno(), select.POLLIN)
+    unasked.register(driver.fileno(), select.POLLIN)
     if unasked.poll(0):
         try:
-            connection.cursor().execute("SELECT 1")
-        except psycopg2.Error as error:
-            raise InvalidatePoolError from error  # the pool connects anew and goes on
-
-
-def _leave_what_is_read_only(context: ExceptionContext) -> None:
-    """Drop all connections to a server or file that is read-only: the next may be writable."""
-    error = context.original_exception
-    if isinstance(error, ReadOnlySqlTransaction) or (
-        isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
-    ):
-        context.is_disconnect = True
+            driver.cursor().execute("SELECT 1")
+        except psycopg2.Error:
+            return True
+    return False
 
 
 @contextmanager
@@ -328,25 +434,25 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
 
     The lock ends with the transaction, so that it works through a pooler in transaction mode.
     """
-    if engine.dialect.name == "sqlite":
-        lock = "BEGIN IMMEDIATE"
-    else:
-        lock = (
-            f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
-            f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
-        )
-    with time_limit(math.inf), transaction(engine) as connection:
-        connection.exec_driver_sql(lock)
+    with time_limit(math.inf), engine.connect() as connection, transaction(connection):
+        if engine.dialect.name == "postgresql":  # SQLite has but one that writes
+            connection.exec_driver_sql(
+                f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
+                f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+            )
         yield connection
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Give a connection on which all is kept that is executed or, after an exception, nothing."""
-    # On PostgreSQL what follows a lock must see what its former holder committed.
-    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
-    with engine.execution_options(isolation_level=level).begin() as connection:
-        yield connection
+def transaction(connection: Connection) -> Iterator[None]:
+    """Keep all that is executed or, where an exception closes the connection, nothing."""
+    # On PostgreSQL what follows a lock must see what its former holder committed. SQLite would
+    # find out too late, at the first statement that writes, that another writes as well.
+    is_sqlite = connection.dialect.name == "sqlite"
+    begin = "BEGIN IMMEDIATE" if is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
+    connection.exec_driver_sql(begin)
+    yield
+    connection.exec_driver_sql("COMMIT")
 
 
 async def get_database(request: Request) -> Database:
@@ -354,7 +460,7 @@ async def get_database(request: Request) -> Database:
     _deadline.set(time.monotonic() + ANSWER_SECONDS)
     database: Database = request.app.state.database
     if not database.schema_is_current:
-        await database.require(database.require_current_schema)
+        await database.check_schema()
     return database
 
 

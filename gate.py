@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from starlette import datastructures
@@ -64,7 +64,7 @@ class Limit:
                 self._in_flight -= 1
 
     def _is_full(self) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         if now < self._overloaded_until:
             if self._in_flight > IN_FLIGHT_CALM:
                 return self._in_flight >= IN_FLIGHT_MAX_OVERLOADED

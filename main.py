@@ -68,7 +68,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     watch.cancel()
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
-    database.engine.dispose()
+    await run_in_threadpool(database.close)
 
 
 def create_app(settings: Settings) -> FastAPI:

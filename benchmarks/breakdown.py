@@ -3,9 +3,7 @@
 Served by itself, `breakdown:app` is the one of them that STEP names.
 """
 
-import asyncio
 import os
-import threading
 from collections import defaultdict, namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,10 +11,9 @@ from functools import lru_cache
 from math import nan
 from typing import Any
 
-import psycopg2
 from fastapi import FastAPI
-from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
-from sqlalchemy import URL, Compiled
+from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812  # it is a class
+from sqlalchemy import URL, Compiled, Connection
 from sqlalchemy.sql import ClauseElement
 from starlette.types import ASGIApp
 from typing_extensions import override
@@ -26,7 +23,7 @@ from benchmarks.floors import fastapi as constant
 from benchmarks.load import Sample, median
 from benchmarks.operations import Target, start
 from benchmarks.report import Bench, Results, number, progress, ratio, table
-from benchmarks.servers import our_command, plain, uvicorn_command
+from benchmarks.servers import our_command, uvicorn_command
 from db import Database
 from gate import CORS, Headers, Limit
 from logs import RequestLog, configure_logging
@@ -60,11 +57,10 @@ class _Kept(Database):
 
 
 class _Driver(Database):
-    """Executes the statements on a connection of each thread, without SQLAlchemy and a limit."""
+    """Executes the statements without SQLAlchemy and without a limit of time."""
 
     def __init__(self, url: URL, *, auto_migrate: bool) -> None:
         super().__init__(url, auto_migrate=auto_migrate)
-        self._local = threading.local()
         self._statements: dict[object, Compiled] = {}
 
     @override
@@ -73,22 +69,17 @@ class _Driver(Database):
 
     @override
     async def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._execute, statement, parameters)
+        return await self.run(lambda connection: self._execute(connection, statement, parameters))
 
-    def _execute(self, statement: ClauseElement, parameters: dict[str, object]) -> Sequence[Any]:
-        with self._connection().cursor() as cursor:
+    def _execute(
+        self, connection: Connection, statement: ClauseElement, parameters: dict[str, object]
+    ) -> Sequence[Any]:
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor(cursor_factory=Psycopg2Cursor) as cursor:
             compiled = self._compiled(statement)
             cursor.execute(str(compiled), {**compiled.params, **parameters})
             row = _row_of(tuple(column.name for column in cursor.description or ()))
             return [row._make(values) for values in cursor]
-
-    def _connection(self) -> Psycopg2Connection:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = psycopg2.connect(plain(self.engine.url))
-            self._local.connection.autocommit = True
-        connection: Psycopg2Connection = self._local.connection
-        return connection
 
     def _compiled(self, statement: ClauseElement) -> Compiled:
         if statement not in self._statements:
@@ -122,9 +113,9 @@ STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {
     "headers, CORS, request id, limit in flight": (CONSTANT_PATH, "WARNING", _guarded_constant),
     "the line in the log": (CONSTANT_PATH, "INFO", _guarded_constant),
     "route, token, parameters, task as JSON": (None, "INFO", lambda: _service_with(_Kept)),
-    "the statement, through psycopg2": (None, "INFO", lambda: _service_with(_Driver)),
+    "a thread, the statement through psycopg2": (None, "INFO", lambda: _service_with(_Driver)),
 }
-WHOLE = "SQLAlchemy, pool, time limit: the service"
+WHOLE = "SQLAlchemy, time limit: the service"
 
 
 def measure(bench: Bench) -> Results:

@@ -76,7 +76,6 @@ if __name__ == "__main__":
         database.require_current_schema()
         _fill(database.engine)
         _print_sizes(database.engine)
-        database.engine.dispose()
     finally:
         server.cleanup()
         shutil.rmtree(folder)

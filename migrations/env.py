@@ -22,6 +22,4 @@ if engine_of_the_program is not None:
     _migrate(engine_of_the_program)
 else:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    own_engine = make_engine(DatabaseSettings().database_url)
-    _migrate(own_engine)
-    own_engine.dispose()
+    _migrate(make_engine(DatabaseSettings().database_url))

@@ -21,7 +21,7 @@ from auth import (
     CurrentUser,
     GuardedRoute,
 )
-from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit
+from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, invalid
 from models import TASKS, TaskCreate, TaskPublic, User, new_columns, owned
 from routes.paging import EPOCH, TASK_COLUMNS
@@ -101,7 +101,7 @@ async def import_tasks(
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS):
-        imported = await database.run(partial(_import, file, user, limit), together=True)
+        imported = await database.run(partial(_import, file, user, limit))
     return Imported(imported=imported)
 
 
@@ -133,13 +133,14 @@ async def _with_first(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIterato
 def _import(file: IO[bytes], user: User, limit: int, connection: Connection) -> int:
     """Insert the lines, and tell how many they were."""
     imported = 0
-    held = connection.execute(HELD, {"owner": user.id}).scalar_one()
-    rows = _read(file, user)
-    while batch := list(islice(rows, ROWS_PER_STATEMENT)):
-        imported += len(batch)
-        if held + imported > limit:
-            raise too_many_tasks(limit)
-        connection.execute(insert(TASKS), batch)
+    with transaction(connection):
+        held = connection.execute(HELD, {"owner": user.id}).scalar_one()
+        rows = _read(file, user)
+        while batch := list(islice(rows, ROWS_PER_STATEMENT)):
+            imported += len(batch)
+            if held + imported > limit:
+                raise too_many_tasks(limit)
+            connection.execute(insert(TASKS), batch)
     return imported
 
 

@@ -67,9 +67,7 @@ def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
 
 def _migrated(url: URL) -> URL:
-    database = Database(url, auto_migrate=True)
-    database.require_current_schema()
-    database.engine.dispose()
+    Database(url, auto_migrate=True).require_current_schema()
     return url
 
 

@@ -71,7 +71,7 @@ def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("sqlalchemy.engine.Engine.connect", fail)
+    monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
 
 
 @OPERATIONS_THAT_CAN_FAIL

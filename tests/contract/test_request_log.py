@@ -138,7 +138,7 @@ def test_an_unexpected_exception_has_a_line_and_an_id(
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
     with TestClient(standing_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
-        monkeypatch.setattr("sqlalchemy.engine.Engine.connect", fail)
+        monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
         answer = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
 
     (line,) = lines()

@@ -45,7 +45,7 @@ def test_an_unexpected_exception_has_them(ann: TestClient, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sqlalchemy.engine.Engine.connect", fail)
+    monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
 
     response = ann.get("/api/tasks")
 

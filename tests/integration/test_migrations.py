@@ -1,7 +1,5 @@
 """The schema: brought up to date at start, and the one that the models describe."""
 
-from collections.abc import Iterator
-
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -17,10 +15,8 @@ from tests.actors import bearer, settings_for
 
 
 @pytest.fixture
-def database(empty_database_url: URL) -> Iterator[Database]:
-    database = Database(empty_database_url, auto_migrate=False)
-    yield database
-    database.engine.dispose()
+def database(empty_database_url: URL) -> Database:
+    return Database(empty_database_url, auto_migrate=False)
 
 
 @pytest.fixture

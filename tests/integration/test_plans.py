@@ -29,7 +29,8 @@ def full_app(app: FastAPI) -> FastAPI:
         }
         for number in range(3 * ROWS)
     ]
-    with transaction(app.state.database.engine) as connection:
+    engine = app.state.database.engine
+    with engine.connect() as connection, transaction(connection):
         connection.execute(insert(TASKS), rows)
         connection.exec_driver_sql("ANALYZE")
     return app

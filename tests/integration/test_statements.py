@@ -86,7 +86,7 @@ def test_an_operation_is_one_statement_that_names_the_owner(
 def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
     app, statements = traced_postgresql
     with TestClient(app, headers=bearer("ann")) as ann:
-        app.state.database.engine.dispose()
+        app.state.database.close()
         statements.clear()
 
         ann.get("/api/tasks")
@@ -105,10 +105,9 @@ def test_a_connection_in_use_is_not_tested(traced_postgresql: Traced) -> None:
     assert len(statements) == 5
 
 
-def test_users_of_one_process_share_its_connections(traced_postgresql: Traced) -> None:
-    app, _ = traced_postgresql
-    with TestClient(app) as client:
+def test_users_of_one_process_share_its_connections(postgresql_url: URL) -> None:
+    with wire_to(postgresql_url) as wire, TestClient(create_app(settings_for(wire.url))) as client:
         for number in range(30):
             client.get("/api/tasks", headers=bearer(f"user-{number}"))
 
-        assert app.state.database.engine.pool.checkedin() == 1
+        assert len(wire.clients) == 1
