@@ -1,10 +1,10 @@
 """What the process says: one line for each request, JSON where a program reads it."""
 
 import logging
+import random
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -96,7 +96,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = _given_id(scope) or uuid.uuid4().hex
+        request_id = _given_id(scope) or f"{random.getrandbits(128):032x}"
         _request_id.set(request_id)
         status: int | None = None  # where the caller went away before there was one
 

@@ -184,7 +184,7 @@ def new_columns(task: TaskCreate, now: datetime) -> dict[str, Any]:
 class TaskPublic(BaseModel):
     """A task as its owner sees it."""
 
-    model_config = ConfigDict(from_attributes=True) | _example(
+    model_config = _example(
         id=1,
         title="Buy milk",
         description="Two liters, whole",

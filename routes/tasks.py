@@ -8,7 +8,8 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request, Response
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic_core import to_json
 from sqlalchemy import (
     ColumnElement,
     Row,
@@ -45,7 +46,7 @@ from models import (
     new_columns,
     owned,
 )
-from routes.paging import TASK_COLUMNS, Page, PageQuery
+from routes.paging import TASK_COLUMNS, Page, PageQuery, task_of
 from routes.preconditions import (
     DOCUMENTED,
     PRECONDITION_FAILED,
@@ -55,8 +56,6 @@ from routes.preconditions import (
 )
 
 IDS_MAX = 500
-
-TASK_LIST = TypeAdapter(list[TaskPublic])
 
 TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX), Digits]
 TaskIdPath = Annotated[TaskId, Path(openapi_examples={"a task": {"value": 1}})]
@@ -172,30 +171,7 @@ async def list_tasks(
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
         headers["X-Total-Count"] = str(await _total(page, read, user, database))
-    return _json(TASK_LIST.dump_json(TASK_LIST.validate_python(page.rows(read))), headers=headers)
-
-
-@router.patch("", responses=BAD_BODY)
-async def patch_tasks(
-    selection: SelectionQuery,
-    changes: Annotated[TaskUpdate, Body()],
-    user: CurrentUser,
-    database: DatabaseDep,
-) -> Updated:
-    """Change all tasks with a status, or with one of some ids, at once."""
-    if not changes:
-        return Updated(updated=0)
-    statement = _update(frozenset(changes), *selection.clauses())
-    return Updated(updated=await database.count(statement, owner=user.id, **_new_values(changes)))
-
-
-@router.delete("")
-async def delete_tasks(
-    selection: SelectionQuery, user: CurrentUser, database: DatabaseDep
-) -> Deleted:
-    """Delete all tasks with a status, or with one of some ids, at once."""
-    statement = delete(TASKS).where(owned(*selection.clauses()))
-    return Deleted(deleted=await database.count(statement, owner=user.id))
+    return _json(to_json([task_of(row) for row in page.rows(read)]), headers=headers)
 
 
 @router.get(
@@ -265,6 +241,29 @@ async def delete_task(
     """Delete a task for good. Its id is never given out again."""
     await _where_it_holds(DELETE, request, task_id, user, database)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.patch("", responses=BAD_BODY)
+async def patch_tasks(
+    selection: SelectionQuery,
+    changes: Annotated[TaskUpdate, Body()],
+    user: CurrentUser,
+    database: DatabaseDep,
+) -> Updated:
+    """Change all tasks with a status, or with one of some ids, at once."""
+    if not changes:
+        return Updated(updated=0)
+    statement = _update(frozenset(changes), *selection.clauses())
+    return Updated(updated=await database.count(statement, owner=user.id, **_new_values(changes)))
+
+
+@router.delete("")
+async def delete_tasks(
+    selection: SelectionQuery, user: CurrentUser, database: DatabaseDep
+) -> Deleted:
+    """Delete all tasks with a status, or with one of some ids, at once."""
+    statement = delete(TASKS).where(owned(*selection.clauses()))
+    return Deleted(deleted=await database.count(statement, owner=user.id))
 
 
 # The statements are built once, since building one costs more than executing it. `owner` and the
@@ -417,12 +416,11 @@ def _answer(
     status_code: int = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    task = TaskPublic.model_validate(row).model_dump_json()
-    return _json(task, status_code, {**(headers or {}), "ETag": etag(row.version)})
+    return _json(to_json(task_of(row)), status_code, {**(headers or {}), "ETag": etag(row.version)})
 
 
 def _json(
-    content: str | bytes, status_code: int = HTTPStatus.OK, headers: dict[str, str] | None = None
+    content: bytes, status_code: int = HTTPStatus.OK, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with JSON as it is; FastAPI would validate our own rows again, in another thread."""
     return Response(content, status_code, headers, "application/json")
