@@ -164,7 +164,7 @@ class Database:
         return await self.run(lambda given: given.execute(statement, parameters).rowcount)
 
     async def run(self, ask: Callable[[Connection], Given]) -> Given:
-        """Ask in one of the threads, on its connection, which is closed after an exception."""
+        """Ask in one of the threads, on the connection that it keeps."""
         answer: asyncio.Future[Given] = asyncio.get_running_loop().create_future()
         self._threads.take(_Question(ask, answer, copy_context()))
         return await answer
@@ -221,14 +221,17 @@ class _Threads:
                 self._idle.append(thread)
 
     def end(self) -> None:
-        """End those that are idle."""
+        """End those that are idle, and with them their connections."""
+        for thread in self._tell_idle_to_end():
+            thread.join(CLOSE_SECONDS)
+
+    def _tell_idle_to_end(self) -> "list[_Thread]":
         with self._lock:
             ending, self._idle = self._idle, []
             self._count -= len(ending)
         for thread in ending:
             thread.questions.put(None)
-        for thread in ending:
-            thread.join(CLOSE_SECONDS)
+        return ending
 
     def _note_what_is_read_only(self, context: ExceptionContext) -> None:
         """Have all leave a server or file that is read-only: the next may be writable."""
@@ -238,6 +241,8 @@ class _Threads:
             and error.sqlite_errorname.startswith("SQLITE_READONLY")
         ):
             self.last_read_only = time.monotonic()
+            # SQLite keeps to what it knows of a file while any of its connections is open.
+            self._tell_idle_to_end()
 
 
 class _Thread(threading.Thread):
@@ -258,6 +263,7 @@ class _Thread(threading.Thread):
                 answer = question.context.run(self._answer, question.ask)
             except BaseException as raised:  # noqa: BLE001  # it is for the request
                 error = raised
+            if self._is_to_be_left():
                 self._disconnect()
             self._threads.done(self)  # before whoever hears the answer asks the next question
             with suppress(RuntimeError):  # the event loop has ended
@@ -270,17 +276,17 @@ class _Thread(threading.Thread):
         # A slow database holds the threads of those who came before: this one would be late too.
         if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
             raise PoolTimeoutError("No thread became free in time")
-        if self._connection is not None and self._is_to_be_left(self._connection):
+        if self._connection is not None and _has_ended(self._connection):
             self._disconnect()
         if self._connection is None:
             self._connected_at = time.monotonic()
             self._connection = self._threads.engine.connect()
         return ask(self._connection)
 
-    def _is_to_be_left(self, connection: Connection) -> bool:
-        if self._connected_at <= self._threads.last_read_only:
-            return True
-        return connection.dialect.name == "postgresql" and _has_ended(connection)
+    def _is_to_be_left(self) -> bool:
+        if self._connection is None:
+            return False
+        return self._connection.invalidated or self._connected_at <= self._threads.last_read_only
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -417,6 +423,8 @@ def _close(attempt: Future[DBAPIConnection]) -> None:
 
 def _has_ended(connection: Connection) -> bool:
     """Tell whether the server has closed the connection: only then, mostly, it says something."""
+    if connection.dialect.name == "sqlite":
+        return False
     driver: Any = connection.connection.driver_connection
     unasked = select.poll()
     unasked.register(driver.fileno(), select.POLLIN)
@@ -445,13 +453,17 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Keep all that is executed or, where an exception closes the connection, nothing."""
+    """Keep all that is executed or, after an exception, which ends the connection, nothing."""
     # On PostgreSQL what follows a lock must see what its former holder committed. SQLite would
     # find out too late, at the first statement that writes, that another writes as well.
     is_sqlite = connection.dialect.name == "sqlite"
     begin = "BEGIN IMMEDIATE" if is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
     connection.exec_driver_sql(begin)
-    yield
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise
     connection.exec_driver_sql("COMMIT")
 
 

@@ -1,6 +1,7 @@
 """What stands before the routes: the limit on requests in flight, CORS, headers, the protocol."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from time import monotonic
@@ -21,10 +22,12 @@ IN_FLIGHT_MAX = 128
 # chosen for less than 200 ms at three times the bearable load, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 24
-# It is over where only so many are left, and is looked at again after some time in any case:
-# clients who ask again at once would keep it up.
-IN_FLIGHT_CALM = 6
+# It is over where nobody is refused for a while, and is looked at again after some time in any
+# case: clients who ask again at once would keep it up.
+CALM_SECONDS = 0.5
 OVERLOADED_SECONDS = 10
+# What is refused has a line together: one for each would take longer than refusing does.
+REFUSALS_TOLD_SECONDS = 1
 LIMITED = "/api/"
 HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
 HEAD_SECONDS = 10
@@ -40,22 +43,26 @@ SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class Limit:
     """Refuses at once what cannot be answered soon, for a small part of what answering costs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._busy = busy_response()
         self._in_flight = 0
-        self._refused_at = -math.inf  # the first of a burst
-        self._overloaded_until = -math.inf
+        self._refused = 0  # and not told yet
+        self._refusing_since = self._last_refusal = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
         elif self._is_full():
-            await busy_response()(scope, receive, send)
+            self._note_refusal(scope)
+            await self._busy(scope, receive, send)
         else:
             self._in_flight += 1
             try:
@@ -65,17 +72,26 @@ class Limit:
 
     def _is_full(self) -> bool:
         now = monotonic()
-        if now < self._overloaded_until:
-            if self._in_flight > IN_FLIGHT_CALM:
-                return self._in_flight >= IN_FLIGHT_MAX_OVERLOADED
-            self._overloaded_until = now
-        if self._in_flight < IN_FLIGHT_MAX:
+        if (
+            now > self._last_refusal + CALM_SECONDS
+            or now > self._refusing_since + OVERLOADED_SECONDS
+        ):
+            self._refusing_since = now
+        overloaded = now > self._refusing_since + BURST_SECONDS
+        if self._in_flight < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
             return False
-        if now > self._refused_at + 2 * BURST_SECONDS:
-            self._refused_at = now
-        elif now > self._refused_at + BURST_SECONDS:
-            self._overloaded_until = now + OVERLOADED_SECONDS
+        self._last_refusal = now
         return True
+
+    def _note_refusal(self, scope: Scope) -> None:
+        scope["state"]["told_together"] = True
+        if not self._refused:
+            asyncio.get_running_loop().call_later(REFUSALS_TOLD_SECONDS, self._tell)
+        self._refused += 1
+
+    def _tell(self) -> None:
+        logger.warning("Refused %d requests with 503: too many are in flight", self._refused)
+        self._refused = 0
 
 
 class CORS(CORSMiddleware):

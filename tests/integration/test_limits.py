@@ -43,6 +43,21 @@ def test_what_cannot_be_answered_soon_is_refused(
         assert ann.get(path).status_code == 200
 
 
+def test_what_is_refused_has_one_line_together(
+    ann: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gate, "REFUSALS_TOLD_SECONDS", 0.2)
+    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+
+    for _ in "123":
+        assert ann.get("/api/tasks").status_code == 503
+    while not any(record.name == "gate" for record in caplog.records):
+        time.sleep(0.01)
+
+    messages = [record.getMessage() for record in caplog.records if record.name in {"gate", "logs"}]
+    assert messages == ["Refused 3 requests with 503: too many are in flight"]
+
+
 def test_an_answered_request_makes_room_for_the_next(
     ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
