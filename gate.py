@@ -21,7 +21,7 @@ IN_FLIGHT_MAX = 128
 # Where it refuses for longer than a burst lasts, fewer wait, for else all would wait too long;
 # chosen for less than 200 ms at three times the bearable load, see docs/reliability.md.
 BURST_SECONDS = 0.25
-IN_FLIGHT_MAX_OVERLOADED = 24
+IN_FLIGHT_MAX_OVERLOADED = 16
 # It is over where nobody is refused for a while, and is looked at again after some time in any
 # case: clients who ask again at once would keep it up.
 CALM_SECONDS = 0.5

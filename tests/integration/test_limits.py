@@ -68,30 +68,35 @@ def test_an_answered_request_makes_room_for_the_next(
 
 
 @pytest.mark.parametrize(
-    ("in_flight_calm", "codes"),
-    [(0, [200, 200]), (-1, [503, 200])],
-    ids=["it is calm", "a while has passed"],
+    ("refused_at", "answered_at"),
+    [
+        ([0.4, 0.6], 0.6 + gate.CALM_SECONDS + 0.1),
+        ([number / 5 for number in range(2, 50)], gate.OVERLOADED_SECONDS + 0.1),
+    ],
+    ids=["nobody was refused for a while", "it has lasted long"],
 )
-def test_who_refuses_for_long_lets_fewer_wait_until(
+def test_who_refuses_for_longer_than_a_burst_lets_fewer_wait_until(
     ann: TestClient,
     anns_task: str,
     monkeypatch: pytest.MonkeyPatch,
-    in_flight_calm: int,
-    codes: list[int],
+    refused_at: list[float],
+    answered_at: float,
 ) -> None:
     def code_at(moment: float) -> int:
         monkeypatch.setattr(gate, "monotonic", lambda: moment)
         return ann.get(anns_task).status_code
 
     monkeypatch.setattr(gate, "IN_FLIGHT_MAX_OVERLOADED", 0)
-    monkeypatch.setattr(gate, "IN_FLIGHT_CALM", in_flight_calm)
     monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
-    burst = [number * gate.BURST_SECONDS / 2 for number in range(4)]
-    assert [code_at(moment) for moment in burst] == [503] * 4
+    assert code_at(0) == 503
 
     monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
-    end = burst[-1] + gate.OVERLOADED_SECONDS
-    assert [code_at(end - 0.1), code_at(end + 0.1)] == codes
+    assert code_at(gate.BURST_SECONDS) == 200
+    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+    assert code_at(gate.BURST_SECONDS) == 503
+    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
+    assert {code_at(moment) for moment in refused_at} == {503}
+    assert code_at(answered_at) == 200
 
 
 def test_a_burst_is_refused_and_forgotten(
