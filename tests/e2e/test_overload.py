@@ -16,6 +16,7 @@ from tests.actors import bearer
 from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
 from tests.e2e.load import Seen, get, load, requests_of, until
 from tests.e2e.postgres import PostgreSQL
+from tests.e2e.server import Server
 
 SECONDS = 5
 USERS = 1000  # who ask now and then
@@ -26,6 +27,15 @@ def _latency(seen: Seen, *statuses: int) -> str:
     return (
         f"p50 {seen.percentile(50, *statuses):.0f} ms, p95 {seen.percentile(95, *statuses):.0f} ms"
     )
+
+
+def _processes(server: Server) -> list[psutil.Process]:
+    supervisor = psutil.Process(server.process.pid)
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def _resident_mebibytes(server: Server) -> float:
+    return sum(process.memory_info().rss for process in _processes(server)) / 2**20
 
 
 @with_one_and_two_workers
@@ -139,22 +149,23 @@ LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Aut
         ("200 readers of 100 tasks that do not read", 200, f"{LIST}Host: x\r\n\r\n".encode()),
     ],
 )
+@with_one_and_two_workers
 def test_a_healthy_client_is_served_beside_those_who_are_slow(
     serve: Serve,
     postgres: PostgreSQL,
     connections: Callable[[int, int, bytes], None],
     measured: Measured,
+    workers: int,
     what: str,
     count: int,
     sent: bytes | None,
 ) -> None:
-    server = serve(postgres.setting)
-    process = psutil.Process(server.process.pid)
+    server = serve(postgres.setting, workers)
     if sent is None:
         authorization = bearer("ann")["Authorization"]
         head = f"POST /api/tasks HTTP/1.1\r\nAuthorization: {authorization}\r\n"
         sent = f"{head}Content-Length: 9\r\n\r\n{{".encode()
-    before = process.memory_info().rss
+    before = _resident_mebibytes(server)
 
     async def scenario() -> Seen:
         connections(server.port, count, sent)
@@ -166,8 +177,8 @@ def test_a_healthy_client_is_served_beside_those_who_are_slow(
     seen = asyncio.run(scenario())
 
     assert set(seen.codes) == {201}
-    grown = (process.memory_info().rss - before) / 2**20
-    measured(what, 1, codes=seen.codes, latency=_latency(seen), memory=f"{grown:+.0f} MiB")
+    grown = _resident_mebibytes(server) - before
+    measured(what, workers, codes=seen.codes, latency=_latency(seen), memory=f"{grown:+.0f} MiB")
 
 
 @with_one_and_two_workers
@@ -175,14 +186,10 @@ def test_memory_and_descriptors_do_not_grow_with_time(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
-    main = psutil.Process(server.process.pid)
-    processes = [main, *main.children(recursive=True)]
 
     def usage() -> tuple[float, int]:
-        return (
-            sum(process.memory_info().rss for process in processes) / 2**20,
-            sum(process.num_fds() for process in processes),
-        )
+        descriptors = sum(process.num_fds() for process in _processes(server))
+        return _resident_mebibytes(server), descriptors
 
     async def scenario() -> list[tuple[float, int]]:
         noted = []

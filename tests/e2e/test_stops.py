@@ -121,19 +121,23 @@ def test_sigkill_loses_no_acknowledged_write(
     )
 
 
+@with_one_and_two_workers
 def test_a_full_disk_is_503_until_there_is_room(
-    serve: Serve, file: Path, measured: Measured
+    serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
-    server = serve(f"sqlite:///{file}")
-    process = psutil.Process(server.process.pid)
-    no_limit = process.rlimit(psutil.RLIMIT_FSIZE)
+    server = serve(f"sqlite:///{file}", workers)
+
+    def limit_files(size: int) -> None:
+        # The kernel refuses what would make a file larger, as it does where the disk is full.
+        supervisor = psutil.Process(server.process.pid)
+        for process in (supervisor, *supervisor.children(recursive=True)):
+            process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
 
     async def scenario() -> tuple[Seen, Seen, float]:
-        # The kernel refuses what would make a file larger, as it does where the disk is full.
-        process.rlimit(psutil.RLIMIT_FSIZE, (file.with_name("todo.db-wal").stat().st_size, -1))
+        limit_files(file.with_name("todo.db-wal").stat().st_size)
         async with load(server.port, 4) as writes, load(server.port, 1, get("/api/tasks")) as reads:
             await asyncio.sleep(1)
-        process.rlimit(psutil.RLIMIT_FSIZE, no_limit)
+        limit_files(psutil.RLIM_INFINITY)
         return writes, reads, await until(server.port)
 
     writes, reads, back_after = asyncio.run(scenario())
@@ -142,7 +146,7 @@ def test_a_full_disk_is_503_until_there_is_room(
     assert set(reads.codes) == {200}
     measured(
         "no room on the disk, SQLite",
-        1,
+        workers,
         writes=writes.codes,
         reads=reads.codes,
         slowest_answer=f"{writes.slowest:.2f} s",
@@ -150,10 +154,11 @@ def test_a_full_disk_is_503_until_there_is_room(
     )
 
 
+@with_one_and_two_workers
 def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
-    serve: Serve, file: Path, measured: Measured
+    serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
-    server = serve(f"sqlite:///{file}")
+    server = serve(f"sqlite:///{file}", workers)
 
     async def scenario() -> tuple[Seen, Seen, float]:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -170,15 +175,21 @@ def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
     assert writes.slowest < HANG_SECONDS
     measured(
         "file locked by another process, SQLite, 40 clients",
-        1,
+        workers,
         codes=writes.codes,
         slowest_answer=f"{writes.slowest:.2f} s",
         first_write=f"{back_after:.2f} s after it was unlocked",
     )
 
 
+@with_one_and_two_workers
 def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
-    serve: Serve, file: Path, tmp_path: Path, environment: dict[str, str], measured: Measured
+    serve: Serve,
+    file: Path,
+    tmp_path: Path,
+    environment: dict[str, str],
+    measured: Measured,
+    workers: int,
 ) -> None:
     first = serve(f"sqlite:///{file}")
     first.stop()
@@ -187,6 +198,7 @@ def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
     modest = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
     variables = {"DATABASE_URL": f"sqlite:///{file}", "BETTER_AUTH_SECRET": SECRET}
     command = [*modest, sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
+    command += ["--workers", str(workers)]
     server = Server(command, tmp_path, environment | variables).wait()
 
     def make_writable() -> None:
@@ -207,7 +219,7 @@ def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
     assert set(writes.codes) == {503}
     measured(
         "read-only file, SQLite",
-        1,
+        workers,
         codes=writes.codes,
         first_write=f"{back_after:.2f} s after it was writable",
     )
