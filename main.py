@@ -154,12 +154,18 @@ def __getattr__(name: str) -> FastAPI:
     configure_logging(settings.log_level)
     _tell_libraries(settings)
     app = globals()["app"] = create_app(settings)
-    # What is there by now stays, and need not be looked through again and again: a full collection
-    # of it takes 50 ms, in which nobody is answered.
+    freeze()
+    return app
+
+
+def freeze() -> None:
+    """Take what is there by now, and stays, from what Python looks through for garbage.
+
+    A full collection of it takes 50 ms, in which nobody is answered.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    return app
 
 
 def _read_settings() -> Settings:

@@ -18,7 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from starlette.types import ASGIApp
 from typing_extensions import override
 
-from benchmarks.comparison import DEF, FEW
+from benchmarks.comparison import ASYNC, DEF, FEW
 from benchmarks.floors import fastapi as constant
 from benchmarks.load import Sample, median
 from benchmarks.operations import Target, start
@@ -27,11 +27,11 @@ from benchmarks.servers import our_command, uvicorn_command
 from db import Database
 from gate import CORS, Headers, Limit
 from logs import RequestLog, configure_logging
-from main import create_app
+from main import create_app, freeze
 from settings import Settings
 
 OPERATIONS = ("GET one", "list of 20", "PUT")
-CONSTANT_PATH = "/def"
+CONSTANT_PATHS = {DEF: "/def", ASYNC: "/async"}
 # As main.py serves.
 SERVED = ("--loop", "asyncio", "--http", "gate:Protocol", "--no-access-log")
 
@@ -107,15 +107,22 @@ def _service_with(database: type[Database]) -> FastAPI:
     return app
 
 
+ALONE = "an async handler, the service's loop and protocol"
+AROUND = "headers, CORS, request id, limit in flight"
+LINE = "the line in the log"
+ROUTE = "route, token, parameters, task as JSON"
+STATEMENT = "a thread, the statement through psycopg2"
+WHOLE = "SQLAlchemy, time limit: the service"
+LOWEST = "the lowest: a constant by an async handler, and a thread's statement"
+
 # What each does that the one before does not; what it answers, and how much it logs.
 STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {
-    "the service's loop and protocol": (CONSTANT_PATH, "WARNING", _constant),
-    "headers, CORS, request id, limit in flight": (CONSTANT_PATH, "WARNING", _guarded_constant),
-    "the line in the log": (CONSTANT_PATH, "INFO", _guarded_constant),
-    "route, token, parameters, task as JSON": (None, "INFO", lambda: _service_with(_Kept)),
-    "a thread, the statement through psycopg2": (None, "INFO", lambda: _service_with(_Driver)),
+    ALONE: (CONSTANT_PATHS[ASYNC], "WARNING", _constant),
+    AROUND: (CONSTANT_PATHS[ASYNC], "WARNING", _guarded_constant),
+    LINE: (CONSTANT_PATHS[ASYNC], "INFO", _guarded_constant),
+    ROUTE: (None, "INFO", lambda: _service_with(_Kept)),
+    STATEMENT: (None, "INFO", lambda: _service_with(_Driver)),
 }
-WHOLE = "SQLAlchemy, time limit: the service"
 
 
 def measure(bench: Bench) -> Results:
@@ -127,7 +134,7 @@ def measure(bench: Bench) -> Results:
         whole = start(bench, stack, our_command(), database)
         command = uvicorn_command("floors:fastapi")
         targets: dict[str, tuple[Target, str | None]] = {
-            DEF: (start(bench, stack, command, database, whole), CONSTANT_PATH)
+            DEF: (start(bench, stack, command, database, whole), CONSTANT_PATHS[DEF])
         }
         command = [*uvicorn_command("breakdown:app"), *SERVED]
         for name, (path, level, _) in STEPS.items():
@@ -141,22 +148,36 @@ def measure(bench: Bench) -> Results:
                     sample = target.measure(path or operation, FEW, bench.seconds)
                     samples[operation, name].append(sample)
     medians = {key: median(of_key) for key, of_key in samples.items()}
+    used = {
+        name: {operation: medians[operation, name].server_us for operation in OPERATIONS}
+        for name in targets
+    }
     rows = []
-    before: Mapping[str, float] = {}
-    for name in targets:
-        now = {each: medians[each, name].server_us for each in OPERATIONS}
-        row = [name]
-        for operation in OPERATIONS:
-            row += [
-                number(now[operation]),
-                number(now[operation] - before.get(operation, nan)),
-                number(ratio(now[operation], medians[operation, DEF].server_us)),
-            ]
-        errors = sum(medians[each, name].errors for each in OPERATIONS)
-        rows.append([*row, str(errors)])
+    before = dict.fromkeys(OPERATIONS, nan)
+    for name, now in used.items():
+        errors = sum(medians[operation, name].errors for operation in OPERATIONS)
+        rows.append(_row(name, now, before, used[DEF], str(errors)))
         before = now
+    lowest = {
+        operation: used[ALONE][operation] + used[STATEMENT][operation] - used[ROUTE][operation]
+        for operation in OPERATIONS
+    }
+    rows.append(_row(LOWEST, lowest, dict.fromkeys(OPERATIONS, nan), used[DEF], ""))
     columns = (f"{each}: {figure}" for each in OPERATIONS for figure in ("us", "more", "ratio"))
     return {"breakdown": table(("what is done", *columns, "errors"), rows)}
+
+
+Microseconds = Mapping[str, float]
+
+
+def _row(
+    name: str, now: Microseconds, before: Microseconds, constant: Microseconds, errors: str
+) -> list[str]:
+    row = [name]
+    for operation in OPERATIONS:
+        more = now[operation] - before[operation]
+        row += map(number, (now[operation], more, ratio(now[operation], constant[operation])))
+    return [*row, errors]
 
 
 def __getattr__(name: str) -> ASGIApp:
@@ -165,4 +186,6 @@ def __getattr__(name: str) -> ASGIApp:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _, level, build = STEPS[os.environ["STEP"]]
     configure_logging(level)
-    return build()
+    app = build()
+    freeze()
+    return app

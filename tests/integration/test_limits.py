@@ -11,7 +11,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
 from sqlalchemy import URL
 from starlette.testclient import TestClient
 
@@ -196,7 +198,8 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)]
     with (
         subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as server,
-        Redis(unix_socket_path=str(path)) as client,
+        # Without a second try, which would be made when it has ended, after seconds.
+        Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client,
     ):
         while not _answers(client):
             time.sleep(0.01)  # pragma: no cover  # it may be there at once

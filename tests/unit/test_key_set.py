@@ -217,7 +217,7 @@ MISBEHAVIORS = [
 def test_without_any_key_a_server_that_misbehaves_is_unavailable(
     server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
     _misbehave(server, how)
 
     with pytest.raises(AuthServerUnavailableError):
@@ -233,10 +233,9 @@ def test_known_keys_go_on_working_when_the_server_misbehaves(
     age: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 1)
-
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
+        monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
         _misbehave(server, how)
         age()
         for number in range(3):
