@@ -204,9 +204,9 @@ class _Threads:
             if self._idle:
                 thread = self._idle.pop()
             elif self._count < POOL_SIZE:
-                self._count += 1
                 thread = _Thread(self)
                 thread.start()
+                self._count += 1
             else:
                 self._waiting.append(question)
                 return

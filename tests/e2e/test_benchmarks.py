@@ -34,8 +34,9 @@ def test_a_quick_run_compares_every_operation_without_an_error(
     few, many = (_rows(done.stdout, f"operations-{connections}") for connections in (8, 100))
     assert [len(few), len(many)] == [3 + 6 * 4, 3 + 6 * 3]
     assert {row[-1] for row in few + many if row[1] == "this service"} == {"0"}
-    breakdown = _rows(done.stdout, "breakdown")
+    *breakdown, lowest = _rows(done.stdout, "breakdown")
     assert len(breakdown) == 7
     assert {row[-1] for row in breakdown} == {"0"}
+    assert lowest[0].startswith("the lowest")
     document = Path("docs/performance.md")
     assert (checkout / document).read_text() == (ROOT / document).read_text()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 import db
@@ -239,6 +240,16 @@ def test_a_sqlite_file_that_cannot_be_opened_is_503(tmp_path: Path) -> None:
 
     with TestClient(app, headers=bearer("ann")) as ann:
         _assert_unavailable(ann)
+
+
+def test_a_thread_that_could_not_connect_ends_as_well(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    app = create_app(settings_for(make_url(f"sqlite:///{tmp_path}/nonexistent/todo.db")))
+    with pytest.raises(OperationalError):
+        asyncio.run(app.state.database.one(text("SELECT 1")))
+
+    app.state.database.close()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_file_that_is_no_database_is_503(
