@@ -66,8 +66,10 @@ def test_neither_users_nor_paths_are_in_the_metrics(client: TestClient) -> None:
     metrics = client.get("/metrics")
 
     assert metrics.headers["Content-Type"].startswith("text/plain; version=")
+    labels = re.findall(r"{.*}", metrics.text)  # the digits beside them may be any
     for text in ("ann", "4711", "made"):
-        assert text not in metrics.text
+        assert text not in "".join(labels)
+    assert "{task_id}" in "".join(labels)
 
 
 def test_without_a_folder_there_are_no_metrics(anonymous: TestClient) -> None:
