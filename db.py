@@ -2,19 +2,15 @@
 
 import asyncio
 import math
-import os
 import select
-import socket
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from contextvars import Context, ContextVar, copy_context
-from queue import SimpleQueue
-from typing import Annotated, Any, NamedTuple, TypeVar
+from contextvars import ContextVar, copy_context
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import psycopg2
@@ -25,13 +21,13 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from fastapi import Depends, Request
 from psycopg2.errors import ReadOnlySqlTransaction
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, set_wait_callback
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
 from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812
 from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    ExceptionContext,
     Executable,
     NullPool,
     Row,
@@ -43,26 +39,24 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 from typing_extensions import override
 
 from errors import SchemaNotCurrentError, cause_of
 from settings import ROOT
 
-# Connections, and threads that use them. Eight answer as much as sixteen, whose threads keep
-# the event loop from the GIL under overload: it then neither reads nor refuses for seconds.
+# Connections of one process: enough for it where the database is a few milliseconds away.
 POOL_SIZE = 8
 
 # A caller waits five seconds at most; one of them is for the network and our own loop.
 ANSWER_SECONDS = 4.0
-# Of these, what a request may wait for one of the threads. The rest is for the database.
+# Of these, what a request may wait for one of the connections. The rest is for the database.
 QUEUE_SECONDS = 1.5
 # PostgreSQL ends a statement by itself before we hang up on it.
 HANG_UP_AFTER_SECONDS = 0.5
-WATCH_SECONDS = 0.1
-CLOSE_SECONDS = 1
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 CONNECT_ARGS: dict[str, object] = {
-    "connect_timeout": 2,  # libpq's least, and for each address; the request's limit ends it sooner
     # Notice within a minute what a router on the way has forgotten or a dead host will not answer.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -71,12 +65,12 @@ CONNECT_ARGS: dict[str, object] = {
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
 
+EVENTS = {POLL_READ: select.POLLIN, POLL_WRITE: select.POLLOUT}
+
 Given = TypeVar("Given")
 
 # Until when the request at hand must be answered; nothing else has a limit.
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
-# What is being asked just now, and until when it must be answered.
-_running: dict[Psycopg2Connection, float] = {}
 
 
 class Database:
@@ -90,7 +84,8 @@ class Database:
         )
         self._head = ScriptDirectory.from_config(self._alembic).get_current_head()
         self._migration = threading.Lock()
-        self._threads = _Threads(self.engine)
+        self._free = asyncio.Semaphore(POOL_SIZE)
+        self._idle: list[_Kept] = []  # the one used last is next
         self.schema_is_current = False
 
     def require_current_schema(self) -> None:
@@ -164,143 +159,79 @@ class Database:
         return await self.run(lambda given: given.execute(statement, parameters).rowcount)
 
     async def run(self, ask: Callable[[Connection], Given]) -> Given:
-        """Ask in one of the threads, on the connection that it keeps."""
-        answer: asyncio.Future[Given] = asyncio.get_running_loop().create_future()
-        self._threads.take(_Question(ask, answer, copy_context()))
-        return await answer
+        """Ask on a connection, while the event loop goes on; SQLite, which blocks, in a thread."""
+        if self.engine.dialect.name == "sqlite":
+            return await self.run_in_thread(ask)
+        return await self._use_connection(greenlet_spawn, ask)
+
+    async def run_in_thread(self, ask: Callable[[Connection], Given]) -> Given:
+        """Ask on a connection in a thread, where Python itself is what takes long."""
+        # Whoever gives up leaves the thread at work, and its connection in use.
+        return await asyncio.shield(
+            asyncio.create_task(self._use_connection(anyio.to_thread.run_sync, ask))
+        )
+
+    async def _use_connection(
+        self, execute: Callable[..., Awaitable[Given]], ask: Callable[[Connection], Given]
+    ) -> Given:
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise PoolTimeoutError("No connection became free in time") from error
+        idle = self._idle
+        kept = idle.pop() if idle else _Kept(self.engine)
+        try:
+            return await execute(kept.ask, ask)
+        except DBAPIError as error:
+            if _is_read_only(error.orig):
+                # Leave all connections, those in use as well: the next may be to one that writes.
+                # SQLite keeps to what it knows of a file while any of them is open.
+                self.close()
+                self._idle = []
+            raise
+        finally:
+            if idle is self._idle:
+                idle.append(kept)
+            else:
+                kept.close()
+            self._free.release()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self._threads.end()
+        for kept in self._idle:
+            kept.close()
+        self._idle.clear()
 
 
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-class _Question(NamedTuple):
-    """What a request asks of the database, and where it waits for the answer."""
-
-    ask: Callable[[Connection], Any]
-    answer: asyncio.Future[Any]
-    context: Context  # the request's: its time limit, the id in its log lines, its span
-
-
-class _Threads:
-    """Up to POOL_SIZE threads, which start when they are needed; the one used last is next."""
+class _Kept:
+    """A connection that is opened when it is needed, and anew where it has ended."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.last_read_only = -math.inf
-        event.listen(engine, "handle_error", self._note_what_is_read_only)
-        self._lock = threading.Lock()
-        self._count = 0
-        self._idle: list[_Thread] = []
-        self._waiting: deque[_Question] = deque()
-
-    def take(self, question: _Question) -> None:
-        """Have the question answered, now or as soon as a thread is free."""
-        with self._lock:
-            if self._idle:
-                thread = self._idle.pop()
-            elif self._count < POOL_SIZE:
-                thread = _Thread(self)
-                thread.start()
-                self._count += 1
-            else:
-                self._waiting.append(question)
-                return
-        thread.questions.put(question)
-
-    def done(self, thread: "_Thread") -> None:
-        """Give a thread that has answered what waits longest."""
-        with self._lock:
-            if self._waiting:
-                thread.questions.put(self._waiting.popleft())
-            else:
-                self._idle.append(thread)
-
-    def end(self) -> None:
-        """End those that are idle, and with them their connections."""
-        for thread in self._tell_idle_to_end():
-            thread.join(CLOSE_SECONDS)
-
-    def _tell_idle_to_end(self) -> "list[_Thread]":
-        with self._lock:
-            ending, self._idle = self._idle, []
-            self._count -= len(ending)
-        for thread in ending:
-            thread.questions.put(None)
-        return ending
-
-    def _note_what_is_read_only(self, context: ExceptionContext) -> None:
-        """Have all leave a server or file that is read-only: the next may be writable."""
-        error = context.original_exception
-        if isinstance(error, ReadOnlySqlTransaction) or (
-            isinstance(error, sqlite3.Error)
-            and error.sqlite_errorname.startswith("SQLITE_READONLY")
-        ):
-            self.last_read_only = time.monotonic()
-            # SQLite keeps to what it knows of a file while any of its connections is open.
-            self._tell_idle_to_end()
-
-
-class _Thread(threading.Thread):
-    """Answers one question after the other, on a connection that it keeps."""
-
-    def __init__(self, threads: _Threads) -> None:
-        super().__init__(name="database", daemon=True)
-        self.questions: SimpleQueue[_Question | None] = SimpleQueue()
-        self._threads = threads
+        self._engine = engine
         self._connection: Connection | None = None
-        self._connected_at = -math.inf
 
-    @override
-    def run(self) -> None:
-        while question := self.questions.get():
-            answer, error = None, None
-            try:
-                answer = question.context.run(self._answer, question.ask)
-            except BaseException as raised:  # noqa: BLE001  # it is for the request
-                error = raised
-            if self._is_to_be_left():
-                self._disconnect()
-            self._threads.done(self)  # before whoever hears the answer asks the next question
-            with suppress(RuntimeError):  # the event loop has ended
-                loop = question.answer.get_loop()
-                loop.call_soon_threadsafe(_settle, question.answer, answer, error)
-            del question, answer, error  # they would be kept until there is another question
-        self._disconnect()
-
-    def _answer(self, ask: Callable[[Connection], Given]) -> Given:
-        # A slow database holds the threads of those who came before: this one would be late too.
-        if _deadline.get() - time.monotonic() < ANSWER_SECONDS - QUEUE_SECONDS:
-            raise PoolTimeoutError("No thread became free in time")
+    def ask(self, ask: Callable[[Connection], Given]) -> Given:
         if self._connection is not None and _has_ended(self._connection):
-            self._disconnect()
+            self.close()
         if self._connection is None:
-            self._connected_at = time.monotonic()
-            self._connection = self._threads.engine.connect()
+            self._connection = self._engine.connect()
         return ask(self._connection)
 
-    def _is_to_be_left(self) -> bool:
-        if self._connection is None:
-            return False
-        return self._connection.invalidated or self._connected_at <= self._threads.last_read_only
-
-    def _disconnect(self) -> None:
+    def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-def _settle(waiting: asyncio.Future[Any], answer: object, error: BaseException | None) -> None:
-    if waiting.done():  # the request was given up
-        return
-    if error is None:
-        waiting.set_result(answer)
-    else:
-        waiting.set_exception(error)
+def _is_read_only(error: BaseException | None) -> bool:
+    return isinstance(error, ReadOnlySqlTransaction) or (
+        isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
+    )
 
 
 def make_engine(url: URL) -> Engine:
@@ -312,12 +243,13 @@ def make_engine(url: URL) -> Engine:
         dialect_options = {}
     else:
         connect_args = CONNECT_ARGS | {"cursor_factory": _LimitedCursor}
+        set_wait_callback(_wait)  # psycopg2 has one for all connections of the process
         # HSTORE, which this schema does not use, would cost a catalog query per connection.
         dialect_options = {"use_native_hstore": False}
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        poolclass=NullPool,  # the threads keep the connections
+        poolclass=NullPool,  # Database keeps the connections
         pool_reset_on_return=None,
         skip_autocommit_rollback=True,
         hide_parameters=True,  # an error names the statement, never what a user wrote
@@ -363,11 +295,7 @@ class _LimitedCursor(Psycopg2Cursor):
         seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
         if seconds <= 0:  # zero would be no limit
             raise psycopg2.OperationalError("No time is left for the statement")
-        _running[self.connection] = deadline
-        try:
-            super().execute(_with_limit(query, seconds), vars)
-        finally:
-            del _running[self.connection]
+        super().execute(_with_limit(query, seconds), vars)
 
 
 def _with_limit(query: str | bytes, seconds: float) -> str | bytes:
@@ -376,23 +304,44 @@ def _with_limit(query: str | bytes, seconds: float) -> str | bytes:
     return limit.encode() + query if isinstance(query, bytes) else limit + query
 
 
-async def hang_up_on_silence() -> None:
-    """Hang up, for as long as the program serves, where the database does not say anything.
+def _wait(connection: Psycopg2Connection) -> None:
+    """Wait for the server in libpq's place, which would block, until the time is over.
 
-    The thread that waits for it then gets an OperationalError.
+    In a greenlet, which is where `Database.run` asks, the event loop goes on meanwhile. When this
+    raises, psycopg2 hangs up.
     """
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        now = time.monotonic()
-        for connection, deadline in _running.copy().items():
-            if deadline <= now:
-                with suppress(psycopg2.InterfaceError, OSError):  # it has ended meanwhile
-                    _hang_up(connection)
+    while (state := connection.poll()) != POLL_OK:
+        left = _seconds_left()
+        if left is not None and left <= 0:
+            raise psycopg2.OperationalError("The database does not answer in time")
+        if in_greenlet():
+            await_(_wait_for_socket(connection.fileno(), state, left))
+        else:
+            waiting = select.poll()
+            waiting.register(connection.fileno(), EVENTS[state])
+            waiting.poll(None if left is None else left * 1000)
 
 
-def _hang_up(connection: Psycopg2Connection) -> None:
-    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-        duplicate.shutdown(socket.SHUT_RDWR)
+def _seconds_left() -> float | None:
+    deadline = _deadline.get()
+    return None if deadline == math.inf else deadline - time.monotonic()
+
+
+async def _wait_for_socket(descriptor: int, state: int, seconds: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    reading = state == POLL_READ
+    ready = asyncio.Event()
+    (loop.add_reader if reading else loop.add_writer)(descriptor, ready.set)
+    try:
+        await _wait_for(ready, seconds)
+    finally:
+        (loop.remove_reader if reading else loop.remove_writer)(descriptor)
+
+
+async def _wait_for(happened: asyncio.Event, seconds: float | None) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await happened.wait()
 
 
 def _connect(
@@ -405,15 +354,34 @@ def _connect(
         try:
             attempt.set_result(dialect.connect(*arguments, **parameters))
         except psycopg2.Error as error:
-            attempt.set_exception(error)
+            # Its traceback would keep open what there is of the connection.
+            attempt.set_exception(error.with_traceback(None))
 
-    threading.Thread(target=connect, daemon=True).start()
+    # In a thread of its own: libpq asks name servers, which blocks for as long as they like.
+    threading.Thread(target=copy_context().run, args=[connect], daemon=True).start()
+    left = _seconds_left()
     try:
-        left = _deadline.get() - time.monotonic()
-        return attempt.result(None if left == math.inf else left)
+        if in_greenlet():
+            await_(_wait_for_attempt(attempt, left))
+            left = 0
+        return attempt.result(left)
     except TimeoutError as error:
-        attempt.add_done_callback(_close)
         raise psycopg2.OperationalError("No connection within the time that is left") from error
+    finally:
+        if not attempt.done():  # it may succeed when nobody waits for it
+            attempt.add_done_callback(_close)
+
+
+async def _wait_for_attempt(attempt: Future[DBAPIConnection], seconds: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def tell(_: object) -> None:
+        with suppress(RuntimeError):  # the event loop has ended
+            loop.call_soon_threadsafe(done.set)
+
+    attempt.add_done_callback(tell)
+    await _wait_for(done, seconds)
 
 
 def _close(attempt: Future[DBAPIConnection]) -> None:
@@ -423,8 +391,8 @@ def _close(attempt: Future[DBAPIConnection]) -> None:
 
 def _has_ended(connection: Connection) -> bool:
     """Tell whether the server has closed the connection: only then, mostly, it says something."""
-    if connection.dialect.name == "sqlite":
-        return False
+    if connection.invalidated or connection.dialect.name == "sqlite":
+        return connection.invalidated
     driver: Any = connection.connection.driver_connection
     unasked = select.poll()
     unasked.register(driver.fileno(), select.POLLIN)
@@ -442,7 +410,9 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
 
     The lock ends with the transaction, so that it works through a pooler in transaction mode.
     """
-    with time_limit(math.inf), engine.connect() as connection, transaction(connection):
+    with time_limit(ANSWER_SECONDS):
+        connection = engine.connect()
+    with time_limit(math.inf), connection, transaction(connection):
         if engine.dialect.name == "postgresql":  # SQLite has but one that writes
             connection.exec_driver_sql(
                 f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"

@@ -1,7 +1,6 @@
 """Puts the app together; `uv run main.py` serves it."""
 
 import argparse
-import asyncio
 import gc
 import logging
 import os
@@ -24,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
-from db import Database, hang_up_on_silence
+from db import Database
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
 from logs import RequestLog, configure_logging
 from rates import TOO_MANY, RateLimit
@@ -63,12 +62,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(database.require_current_schema)
     except (OperationalError, SchemaNotCurrentError) as error:
         logger.warning("Answering 503 until this is mended: %s", cause_of(error))
-    watch = asyncio.create_task(hang_up_on_silence())
     yield
-    watch.cancel()
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
-    await run_in_threadpool(database.close)
+    database.close()
 
 
 def create_app(settings: Settings) -> FastAPI:

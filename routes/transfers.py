@@ -102,7 +102,7 @@ async def import_tasks(
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS):
-        imported = await database.run(partial(_import, file, user, limit))
+        imported = await database.run_in_thread(partial(_import, file, user, limit))
     return Imported(imported=imported)
 
 

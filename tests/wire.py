@@ -25,6 +25,7 @@ class Wire(socketserver.ThreadingTCPServer):
         self.statements: list[str] = []
         self.open: set[socket.socket] = set()
         self.clients: set[socket.socket] = set()
+        self.connections = 0  # that there ever were
         self.refusing = False
         self._flowing = threading.Event()
         self._flowing.set()
@@ -80,6 +81,7 @@ class _Connection(socketserver.BaseRequestHandler):
         with self.server.connect() as upstream:
             self.server.open |= {self.request, upstream}
             self.server.clients.add(self.request)
+            self.server.connections += 1
             answers = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
             answers.start()
             with contextlib.suppress(OSError):

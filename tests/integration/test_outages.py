@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
 from starlette.testclient import TestClient
 
 import db
+from db import Database
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
@@ -129,6 +130,24 @@ def test_a_connection_that_comes_too_late_is_closed(app: FastAPI, wire: Wire) ->
             time.sleep(0.01)  # pragma: no cover  # it may be closed by now
 
 
+@pytest.mark.usefixtures("short_limits")
+def test_name_servers_that_do_not_answer_are_not_waited_for(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+
+    def look_up(**_: object) -> None:
+        given_up.wait(30)
+        raise psycopg2.OperationalError("Temporary failure in name resolution")
+
+    with TestClient(app, headers=bearer("ann")) as ann:
+        app.state.database.close()
+        monkeypatch.setattr(psycopg2, "connect", look_up)
+
+        assert ann.get("/api/tasks").status_code == 503
+        given_up.set()
+
+
 def test_no_statement_is_begun_after_its_time(
     ann: TestClient, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,25 +199,55 @@ def test_who_finds_no_connection_free_is_answered_in_time_as_well(
     assert codes == [200] * 8
 
 
-def test_who_gives_up_does_not_hold_up_who_comes_next(
-    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database with one connection for all."""
     monkeypatch.setattr(db, "POOL_SIZE", 1)
-    database = create_app(settings_for(sqlite_url)).state.database
+    database = Database(database_url, auto_migrate=False)
+    yield database
+    database.close()
+
+
+def _one(connection: Connection) -> object:
+    return connection.exec_driver_sql("SELECT 1").scalar_one()
+
+
+def test_who_gives_up_does_not_hold_up_who_comes_next(database: Database) -> None:
     begun, given_up = threading.Event(), threading.Event()
 
-    def wait(_: Connection) -> None:
+    def ask(connection: Connection) -> None:
         begun.set()
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT pg_sleep(30)")
         given_up.wait(30)
 
     async def give_up_and_ask() -> object:
-        asking = asyncio.create_task(database.run(wait))
+        asking = asyncio.create_task(database.run(ask))
         await asyncio.to_thread(begun.wait, 30)
         asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
         given_up.set()
-        return await database.run(lambda given: given.exec_driver_sql("SELECT 1").scalar_one())
+        return await database.run(_one)
 
     assert asyncio.run(give_up_and_ask()) == 1
+
+
+def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
+    database = Database(wire.url, auto_migrate=False)
+    wire.freeze()
+
+    async def give_up() -> None:
+        asking = asyncio.create_task(database.run(_one))
+        await asyncio.sleep(0)  # it has begun to connect
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(give_up())
+    wire.thaw()
+    while wire.clients or not wire.connections:
+        time.sleep(0.01)
     database.close()
 
 
@@ -240,16 +289,6 @@ def test_a_sqlite_file_that_cannot_be_opened_is_503(tmp_path: Path) -> None:
 
     with TestClient(app, headers=bearer("ann")) as ann:
         _assert_unavailable(ann)
-
-
-def test_a_thread_that_could_not_connect_ends_as_well(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
-    app = create_app(settings_for(make_url(f"sqlite:///{tmp_path}/nonexistent/todo.db")))
-    with pytest.raises(OperationalError):
-        asyncio.run(app.state.database.one(text("SELECT 1")))
-
-    app.state.database.close()
-    assert set(threading.enumerate()) <= before
 
 
 def test_a_file_that_is_no_database_is_503(
