@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request
 from pydantic import (
@@ -211,6 +211,11 @@ def task_of(row: Row[Any]) -> dict[str, object]:
     return dict(zip(TASK_FIELDS, row, strict=False))  # what follows the fields is for headers
 
 
+def path_of(request: Request) -> str:
+    """Give the path as a header can have it: the id of a user in it may be any text."""
+    return quote(request.scope["path"])
+
+
 def _url(request: Request, cursor: str | None) -> str:
     """Give the path with the query of the request, but for where the page begins.
 
@@ -223,7 +228,7 @@ def _url(request: Request, cursor: str | None) -> str:
     ]
     if cursor is not None:
         query.append(("cursor", cursor))
-    return request.url.path + ("?" if query else "") + urlencode(query)
+    return path_of(request) + ("?" if query else "") + urlencode(query)
 
 
 # As many statements as there are kinds of pages, each built once.

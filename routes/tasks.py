@@ -46,7 +46,7 @@ from models import (
     new_columns,
     owned,
 )
-from routes.paging import TASK_COLUMNS, Page, PageQuery, task_of
+from routes.paging import TASK_COLUMNS, Page, PageQuery, path_of, task_of
 from routes.preconditions import (
     DOCUMENTED,
     PRECONDITION_FAILED,
@@ -156,7 +156,7 @@ async def create_task(
     """Create a task. It is `pending` unless you say otherwise."""
     limit: int = request.app.state.settings.tasks_per_user
     row = await _create(task, idempotency_key, user, database, limit)
-    location = {"Location": f"{request.url.path}/{row.id}"}
+    location = {"Location": f"{path_of(request)}/{row.id}"}
     if row.replayed:
         return _answer(row, headers=location | {"Idempotent-Replayed": "true"})
     return _answer(row, HTTPStatus.CREATED, location)

@@ -1,11 +1,14 @@
 """What a user does with tasks, from the first to the last."""
 
+from urllib.parse import quote
+
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from models import TASKS
+from tests.actors import bearer
 
 FAMILIES = ["/api/tasks", "/api/ann/tasks"]
 
@@ -99,6 +102,19 @@ def test_fields_that_are_not_the_callers_are_ignored(ann: TestClient) -> None:
 
     assert ann.put(one, json=foreign).json() == task
     assert ann.get(one).json() == task
+
+
+@pytest.mark.parametrize("user_id", ["Zoë 漢字", "a?b#c%d>e", "a\r\nX-Injected: b"])
+def test_the_links_under_any_users_path_lead_there(anonymous: TestClient, user_id: str) -> None:
+    tasks, caller = f"/api/{quote(user_id)}/tasks", bearer(user_id)
+
+    created = [anonymous.post(tasks, json={"title": title}, headers=caller) for title in "ab"]
+    listed = anonymous.get(f"{tasks}?limit=1", headers=caller)
+
+    one = anonymous.get(created[0].headers["Location"], headers=caller)
+    following = anonymous.get(listed.links["next"]["url"], headers=caller)
+    assert one.json() == created[0].json()
+    assert following.json() == [created[0].json()]
 
 
 def test_an_id_is_never_given_out_twice(ann: TestClient) -> None:
