@@ -111,9 +111,9 @@ ALONE = "an async handler, the service's loop and protocol"
 AROUND = "headers, CORS, request id, limit in flight"
 LINE = "the line in the log"
 ROUTE = "route, token, parameters, task as JSON"
-STATEMENT = "a thread, the statement through psycopg2"
-WHOLE = "SQLAlchemy, time limit: the service"
-LOWEST = "the lowest: a constant by an async handler, and a thread's statement"
+STATEMENT = "the statement, through psycopg2 in a greenlet"
+WHOLE = "SQLAlchemy, the time limit: the service"
+LOWEST = "the lowest: a constant by an async handler, and that statement"
 
 # What each does that the one before does not; what it answers, and how much it logs.
 STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {

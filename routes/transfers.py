@@ -22,13 +22,14 @@ from auth import (
     CurrentUser,
     GuardedRoute,
 )
-from db import ANSWER_SECONDS, Database, DatabaseDep, time_limit, transaction
+from db import ANSWER_SECONDS, Database, DatabaseDep, aside, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, invalid
 from models import TASKS, TaskCreate, User, new_columns, owned
 from routes.paging import EPOCH, TASK_COLUMNS, task_of
 from routes.tasks import FULL, too_many_tasks
 
 ROWS_PER_STATEMENT = 1000
+ROWS_PER_INSERT = 200  # whose values are put into SQL while nobody else is answered
 IMPORT_MAX_BYTES = 64 * 1024 * 1024
 IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
@@ -102,7 +103,7 @@ async def import_tasks(
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS):
-        imported = await database.run_in_thread(partial(_import, file, user, limit))
+        imported = await database.run(partial(_import, file, user, limit))
     return Imported(imported=imported)
 
 
@@ -136,7 +137,7 @@ def _import(file: IO[bytes], user: User, limit: int, connection: Connection) -> 
     with transaction(connection):
         held = connection.execute(HELD, {"owner": user.id}).scalar_one()
         rows = _read(file, user)
-        while batch := list(islice(rows, ROWS_PER_STATEMENT)):
+        while batch := aside(lambda: list(islice(rows, ROWS_PER_INSERT))):
             imported += len(batch)
             if held + imported > limit:
                 raise too_many_tasks(limit)

@@ -13,10 +13,11 @@ import psycopg2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.testclient import TestClient
 
 import db
-from db import Database
+from db import Database, time_limit
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
@@ -210,6 +211,13 @@ def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
 
 def _one(connection: Connection) -> object:
     return connection.exec_driver_sql("SELECT 1").scalar_one()
+
+
+def test_who_has_waited_too_long_is_not_begun_with(sqlite_url: URL) -> None:
+    database = Database(sqlite_url, auto_migrate=False)
+
+    with time_limit(db.ANSWER_SECONDS - db.QUEUE_SECONDS), pytest.raises(PoolTimeoutError):
+        asyncio.run(database.run(_one))
 
 
 def test_who_gives_up_does_not_hold_up_who_comes_next(database: Database) -> None:
