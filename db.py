@@ -3,6 +3,7 @@
 import asyncio
 import math
 import select
+import socket
 import sqlite3
 import threading
 import time
@@ -54,6 +55,8 @@ POOL_SIZE = 16
 ANSWER_SECONDS = 4.0
 # Of these, what a request may wait for one of the connections. The rest is for the database.
 QUEUE_SECONDS = 1.5
+# A server may have several addresses: the next is tried after this.
+ADDRESS_SECONDS = 1
 # PostgreSQL ends a statement by itself before we hang up on it.
 HANG_UP_AFTER_SECONDS = 0.5
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
@@ -340,12 +343,11 @@ def _connect(
 
     def connect() -> None:
         try:
-            attempt.set_result(dialect.connect(*arguments, **parameters))
+            attempt.set_result(_open(dialect, arguments, parameters))
         except psycopg2.Error as error:
-            # Its traceback would keep open what there is of the connection.
-            attempt.set_exception(error.with_traceback(None))
+            attempt.set_exception(error)
 
-    # In a thread of its own: libpq asks name servers, which blocks for as long as they like.
+    # In a thread of its own: name servers are asked, which blocks for as long as they like.
     threading.Thread(target=copy_context().run, args=[connect], daemon=True).start()
     left = _seconds_left()
     try:
@@ -358,6 +360,40 @@ def _connect(
     finally:
         if not attempt.done():  # it may succeed when nobody waits for it
             attempt.add_done_callback(_close)
+
+
+def _open(dialect: Dialect, arguments: list[Any], parameters: dict[str, Any]) -> DBAPIConnection:
+    """Try one address after the other, which libpq does in time only where it waits itself."""
+    *others, last = _addresses(parameters)
+    for address in others:
+        with suppress(psycopg2.OperationalError), time_limit(ADDRESS_SECONDS):
+            return dialect.connect(*arguments, **parameters | address)
+    try:
+        return dialect.connect(*arguments, **parameters | last)
+    except psycopg2.OperationalError as error:
+        problem = str(error)
+    # Outside: the other error would keep open what there is of the connection.
+    raise psycopg2.OperationalError(f"No connection to {last.get('hostaddr')}: {problem}")
+
+
+def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
+    """Find what to connect to: each address of each host, or a socket in a folder."""
+    if "host" not in parameters or "hostaddr" in parameters:
+        return [{}]  # libpq knows
+    hosts = str(parameters["host"]).split(",")
+    ports = str(parameters.get("port", "")).split(",")
+    addresses = []
+    for host, port in zip(hosts, ports * len(hosts), strict=False):  # one port may be for all
+        to = {"host": host, "port": port}
+        if host.startswith("/"):
+            addresses.append(to)
+            continue
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise psycopg2.OperationalError(f"No address of {host}: {error}") from error
+        addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
+    return addresses
 
 
 async def _wait_for_attempt(attempt: Future[DBAPIConnection], seconds: float | None) -> None:

@@ -1,6 +1,7 @@
 """The database is away, comes, goes, and comes back."""
 
 import asyncio
+import socket
 import sqlite3
 import threading
 import time
@@ -9,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-import psycopg2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
@@ -137,16 +137,39 @@ def test_name_servers_that_do_not_answer_are_not_waited_for(
 ) -> None:
     given_up = threading.Event()
 
-    def look_up(**_: object) -> None:
+    def look_up(*_: object, **__: object) -> None:
         given_up.wait(30)
-        raise psycopg2.OperationalError("Temporary failure in name resolution")
+        raise OSError("Temporary failure in name resolution")
 
     with TestClient(app, headers=bearer("ann")) as ann:
         app.state.database.close()
-        monkeypatch.setattr(psycopg2, "connect", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
         assert ann.get("/api/tasks").status_code == 503
         given_up.set()
+
+
+def test_a_host_without_an_address_is_503_and_named(
+    wire: Wire, reasons: Callable[[], list[str]]
+) -> None:
+    app = create_app(settings_for(wire.url.set(host="nonexistent.invalid")))
+
+    with TestClient(app, headers=bearer("ann")) as ann:
+        assert ann.get("/api/tasks").status_code == 503
+    (reason,) = reasons()
+    assert reason.startswith("No address of nonexistent.invalid: ")
+
+
+def test_of_several_hosts_one_that_is_silent_is_passed_over(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "ADDRESS_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = [f"127.0.0.1:{port}" for port in (silent.getsockname()[1], wire.url.port)]
+        url = wire.url.set(host="", port=None).update_query_dict({"host": hosts})
+
+        with TestClient(create_app(settings_for(url)), headers=bearer("ann")) as ann:
+            assert ann.get("/api/tasks").json() == []
 
 
 def test_no_statement_is_begun_after_its_time(
