@@ -373,7 +373,8 @@ def _open(dialect: Dialect, arguments: list[Any], parameters: dict[str, Any]) ->
     except psycopg2.OperationalError as error:
         problem = str(error)
     # Outside: the other error would keep open what there is of the connection.
-    raise psycopg2.OperationalError(f"No connection to {last.get('hostaddr')}: {problem}")
+    server = last.get("hostaddr") or parameters.get("host") or "the server"
+    raise psycopg2.OperationalError(f"No connection to {server}: {problem}")
 
 
 def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
