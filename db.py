@@ -389,11 +389,11 @@ def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
         if host.startswith("/"):
             addresses.append(to)
             continue
-        try:
+        with suppress(OSError):  # another host may have one
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise psycopg2.OperationalError(f"No address of {host}: {error}") from error
-        addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
+            addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
+    if not addresses:
+        raise psycopg2.OperationalError(f"No address is known of {parameters['host']}")
     return addresses
 
 
