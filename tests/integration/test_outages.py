@@ -159,6 +159,13 @@ def test_a_host_without_an_address_is_503_and_named(
     assert reasons() == ["No address is known of nonexistent.invalid"]
 
 
+def test_an_address_that_is_given_is_not_looked_up(wire: Wire) -> None:
+    url = wire.url.set(host="nonexistent.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
+
+    with TestClient(create_app(settings_for(url)), headers=bearer("ann")) as ann:
+        assert ann.get("/api/tasks").json() == []
+
+
 def test_of_several_hosts_those_that_cannot_be_reached_are_passed_over(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
