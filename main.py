@@ -21,11 +21,12 @@ from opentelemetry import trace
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
 
-import gate
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import Database
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
+from gate import CORS, Headers
 from logs import RequestLog, configure_logging
+from overload import Limit
 from rates import TOO_MANY, RateLimit
 from routes import docs, health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, explain
@@ -107,7 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
         observe = metrics.observe
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
-    stack = gate.Headers(gate.CORS(gate.Limit(app.build_middleware_stack()), settings.cors_origins))
+    stack = Headers(CORS(Limit(app.build_middleware_stack()), settings.cors_origins))
     app.middleware_stack = RequestLog(stack, observe)
     if exporting:
         trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
@@ -227,7 +228,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         # uvloop takes one new connection in each of its rounds, which under load are few: the rest
         # would wait in the kernel, where nobody can refuse them.
         loop="asyncio",
-        http="gate:Protocol",
+        http="protocol:Protocol",
         log_config=None,  # it is ours
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         timeout_worker_healthcheck=WORKER_START_SECONDS,

@@ -25,15 +25,16 @@ from benchmarks.operations import Target, start
 from benchmarks.report import Bench, Results, number, progress, ratio, table
 from benchmarks.servers import our_command, uvicorn_command
 from db import Database
-from gate import CORS, Headers, Limit
+from gate import CORS, Headers
 from logs import RequestLog, configure_logging
 from main import create_app, freeze
+from overload import Limit
 from settings import Settings
 
 OPERATIONS = ("GET one", "list of 20", "PUT")
 CONSTANT_PATHS = {DEF: "/def", ASYNC: "/async"}
 # As main.py serves.
-SERVED = ("--loop", "asyncio", "--http", "gate:Protocol", "--no-access-log")
+SERVED = ("--loop", "asyncio", "--http", "protocol:Protocol", "--no-access-log")
 
 
 class _Kept(Database):

@@ -52,7 +52,7 @@ def served(app: ASGIApp) -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        server = uvicorn.Server(uvicorn.Config(app, http="gate:Protocol", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, http="protocol:Protocol", log_config=None))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

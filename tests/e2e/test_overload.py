@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import gate
+import overload
 from tests.actors import bearer
 from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
 from tests.e2e.load import Seen, get, load, requests_of, until
@@ -102,7 +102,7 @@ def test_more_clients_than_may_wait_are_refused_and_nothing_hangs(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
-    clients = 3 * gate.IN_FLIGHT_MAX * workers
+    clients = 3 * overload.IN_FLIGHT_MAX * workers
 
     async def scenario() -> Seen:
         async with load(server.port, clients, get("/api/tasks?limit=1")) as seen:

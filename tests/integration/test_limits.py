@@ -18,7 +18,7 @@ from sqlalchemy import URL
 from starlette.testclient import TestClient
 
 import auth
-import gate
+import overload
 import rates
 from main import create_app
 from tests.actors import bearer, served, settings_for
@@ -33,7 +33,7 @@ ORIGIN = "http://localhost:3000"
 def test_what_cannot_be_answered_soon_is_refused(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
 
     response = ann.get("/api/tasks", headers={"Origin": ORIGIN})
 
@@ -48,22 +48,24 @@ def test_what_cannot_be_answered_soon_is_refused(
 def test_what_is_refused_has_one_line_together(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gate, "REFUSALS_TOLD_SECONDS", 0.2)
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+    monkeypatch.setattr(overload, "REFUSALS_TOLD_SECONDS", 0.2)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
 
     for _ in "123":
         assert ann.get("/api/tasks").status_code == 503
-    while not any(record.name == "gate" for record in caplog.records):
+    while not any(record.name == "overload" for record in caplog.records):
         time.sleep(0.01)
 
-    messages = [record.getMessage() for record in caplog.records if record.name in {"gate", "logs"}]
+    messages = [
+        record.getMessage() for record in caplog.records if record.name in {"overload", "logs"}
+    ]
     assert messages == ["Refused 3 requests with 503: too many are in flight"]
 
 
 def test_an_answered_request_makes_room_for_the_next(
     ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
 
     for path, status_code in [(anns_task, 200), ("/api/tasks/x", 422), (anns_task, 200)]:
         assert ann.get(path).status_code == status_code
@@ -72,8 +74,8 @@ def test_an_answered_request_makes_room_for_the_next(
 @pytest.mark.parametrize(
     ("refused_at", "answered_at"),
     [
-        ([0.4, 0.6], 0.6 + gate.CALM_SECONDS + 0.1),
-        ([number / 5 for number in range(2, 50)], gate.OVERLOADED_SECONDS + 0.1),
+        ([0.4, 0.6], 0.6 + overload.CALM_SECONDS + 0.1),
+        ([number / 5 for number in range(2, 50)], overload.OVERLOADED_SECONDS + 0.1),
     ],
     ids=["nobody was refused for a while", "it has lasted long"],
 )
@@ -85,18 +87,18 @@ def test_who_refuses_for_longer_than_a_burst_lets_fewer_wait_until(
     answered_at: float,
 ) -> None:
     def code_at(moment: float) -> int:
-        monkeypatch.setattr(gate, "monotonic", lambda: moment)
+        monkeypatch.setattr(overload, "monotonic", lambda: moment)
         return ann.get(anns_task).status_code
 
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX_OVERLOADED", 0)
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX_OVERLOADED", 0)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
     assert code_at(0) == 503
 
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
-    assert code_at(gate.BURST_SECONDS) == 200
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 0)
-    assert code_at(gate.BURST_SECONDS) == 503
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX", 1)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
+    assert code_at(overload.BURST_SECONDS) == 200
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
+    assert code_at(overload.BURST_SECONDS) == 503
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
     assert {code_at(moment) for moment in refused_at} == {503}
     assert code_at(answered_at) == 200
 
@@ -104,9 +106,9 @@ def test_who_refuses_for_longer_than_a_burst_lets_fewer_wait_until(
 def test_a_burst_is_refused_and_forgotten(
     ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "IN_FLIGHT_MAX_OVERLOADED", 0)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX_OVERLOADED", 0)
     for most, status_code in [(0, 503), (0, 503), (1, 200)]:
-        monkeypatch.setattr(gate, "IN_FLIGHT_MAX", most)
+        monkeypatch.setattr(overload, "IN_FLIGHT_MAX", most)
 
         assert ann.get(anns_task).status_code == status_code
 

@@ -10,7 +10,8 @@ from settings import ROOT
 
 LAYERS = [
     {"settings", "models", "errors", "logs", "metrics", "telemetry"},
-    {"db", "jwks", "gate"},
+    {"db", "jwks", "gate", "overload"},
+    {"protocol"},
     {"auth"},
     {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health", "routes.docs"},

@@ -53,7 +53,7 @@ def test_without_arguments_it_serves_on_loopback(
         "reload": False,
         "log": "INFO",
         "loop": "asyncio",
-        "http": "gate:Protocol",
+        "http": "protocol:Protocol",
         "log_config": None,
         "timeout_graceful_shutdown": 8,
         "timeout_worker_healthcheck": 60,

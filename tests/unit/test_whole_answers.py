@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse, Response
 from typing_extensions import override
 from uvicorn.server import ServerState
 
-import gate
-from gate import Protocol
+import protocol as http_protocol
+from protocol import Protocol
 
 
 class Recorder(asyncio.Transport):
@@ -82,7 +82,7 @@ def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
 def test_a_connection_that_has_asked_for_nothing_ends_with_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "LINGER_SECONDS", 0)
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0)
 
     async def end() -> bool:
         transport = Recorder()

@@ -12,7 +12,8 @@ import uvicorn
 from fastapi import FastAPI, Response
 from uvicorn.server import ServerState
 
-import gate
+import protocol
+from gate import Headers
 from tests.actors import served
 
 NOT_HTTP = {"detail": "Invalid HTTP request received.", "status_code": 400}
@@ -28,7 +29,7 @@ def own() -> Response:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with served(gate.Headers(app)) as port:
+    with served(Headers(app)) as port:
         yield port
 
 
@@ -96,14 +97,14 @@ def test_a_head_that_is_refused_is_answered_in_the_one_body(
 def test_a_head_that_does_not_end_ends_the_connection(
     port: int, begun: bytes, answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
 
     assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == answers
 
 
 def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
-    server = served(gate.Headers(app))
+    server = served(Headers(app))
     port = server.__enter__()
     with (
         socket.create_connection(("127.0.0.1", port), 30) as connection,
@@ -128,9 +129,9 @@ def test_a_connection_accepted_as_the_server_ends_is_closed_after_its_answer() -
     config.load()
 
     async def scenario() -> bytes:
-        def make_protocol() -> gate.Protocol:
+        def make_protocol() -> protocol.Protocol:
             asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is told
-            return gate.Protocol(config, ServerState(), {})
+            return protocol.Protocol(config, ServerState(), {})
 
         listener = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
