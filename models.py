@@ -20,13 +20,10 @@ from pydantic import Field as Documented
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    ColumnElement,
     Index,
     Integer,
     String,
     Text,
-    and_,
-    bindparam,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -83,7 +80,7 @@ FOLDED = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 class Task(SQLModel, table=True):
-    """A row. What reads or writes one names its owner: see owned."""
+    """A row of the table. Only statements.py reads or writes it."""
 
     __table_args__ = (
         # The default order of the list, within a user.
@@ -123,11 +120,6 @@ class Task(SQLModel, table=True):
 
 
 TASKS = SQLModel.metadata.tables["task"]
-
-
-def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Limit a statement to one user's tasks: the `owner` without whom it cannot be executed."""
-    return and_(TASKS.c.user_id == bindparam("owner"), *more)
 
 
 Digits = BeforeValidator(_refuse_other_spellings)

@@ -4,13 +4,10 @@ A page begins at a task (keyset), not after a number of them, so that the hundre
 first costs, and no task is repeated or skipped when others come and go.
 """
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from functools import cache
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -24,58 +21,18 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Row,
-    Select,
-    Text,
-    bindparam,
-    func,
-    or_,
-    select,
-    tuple_,
-)
+from sqlalchemy import Row
+from sqlmodel.sql.expression import SelectOfScalar
 
-from models import (
-    BIGINT_MAX,
-    TASKS,
-    TITLE_MAX_CHARS,
-    Digits,
-    Storable,
-    TaskPublic,
-    TaskStatus,
-    User,
-    folded,
-    owned,
-)
+import statements
+from models import BIGINT_MAX, TITLE_MAX_CHARS, Digits, Storable, TaskStatus, User
+from statements import TASK_FIELDS, Rows, Sort
 
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 50
 
-# What an answer about a task is made of.
-TASK_FIELDS = tuple(TaskPublic.model_fields)
-TASK_COLUMNS = (*(TASKS.c[name] for name in TASK_FIELDS), TASKS.c.version)
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-
-
-class Sort(StrEnum):
-    """An order of the list; a `-` turns it round."""
-
-    CREATED_AT = "created_at"
-    CREATED_AT_DOWN = "-created_at"
-    UPDATED_AT = "updated_at"
-    UPDATED_AT_DOWN = "-updated_at"
-    TITLE = "title"
-    TITLE_DOWN = "-title"
-
-    @property
-    def column(self) -> Column[Any]:
-        """What the tasks are ordered by; those alike are ordered by id."""
-        name = self.removeprefix("-")
-        return TASKS.c.title_folded if name == "title" else TASKS.c[name]
 
 
 @dataclass(frozen=True)
@@ -137,7 +94,7 @@ class Page(BaseModel):
     def _require_its_order(cls, cursor: Cursor | None, info: ValidationInfo) -> Cursor | None:
         if cursor is not None and "sort" in info.data:
             sort: Sort = info.data["sort"]
-            is_title = sort.column is TASKS.c.title_folded
+            is_title = sort.column.name == "title_folded"
             if cursor.sort != sort or isinstance(cursor.value, str) != is_title:
                 raise ValueError("is of another sort")
         return cursor
@@ -152,9 +109,9 @@ class Page(BaseModel):
         """Whether the page is read from its end."""
         return self.cursor is not None and self.cursor.backward
 
-    def statement(self) -> Select[Any]:
+    def statement(self) -> Rows:
         """Read the page, and one task more, which tells whether it is the last."""
-        return _statement(
+        return statements.page(
             self.sort,
             backward=self.backward,
             at_cursor=self.cursor is not None,
@@ -163,9 +120,9 @@ class Page(BaseModel):
             counting=self.total,
         )
 
-    def total_statement(self) -> Select[Any]:
+    def total_statement(self) -> SelectOfScalar[int]:
         """Count the tasks of all pages."""
-        return _total(by_status=bool(self.status), searching=bool(self.q))
+        return statements.count_matching(by_status=bool(self.status), searching=bool(self.q))
 
     def parameters(self, user: User) -> dict[str, object]:
         """Give the values for both."""
@@ -177,8 +134,7 @@ class Page(BaseModel):
         if self.status:
             values["status"] = self.status
         if self.q:
-            # Every character of it means itself.
-            values["pattern"] = "%" + re.sub(r"([%_/])", r"/\1", folded(self.q)) + "%"
+            values["pattern"] = statements.containing(self.q)
         if self.cursor is not None:
             values |= {"value": self.cursor.column_value, "id": self.cursor.id}
         return values
@@ -229,50 +185,3 @@ def _url(request: Request, cursor: str | None) -> str:
     if cursor is not None:
         query.append(("cursor", cursor))
     return path_of(request) + ("?" if query else "") + urlencode(query)
-
-
-# As many statements as there are kinds of pages, each built once.
-@cache
-def _statement(  # noqa: PLR0913  # each is one part of the statement
-    sort: Sort,
-    *,
-    backward: bool,
-    at_cursor: bool,
-    by_status: bool,
-    searching: bool,
-    counting: bool,
-) -> Select[Any]:
-    order, descending = (sort.column, TASKS.c.id), sort.startswith("-") != backward
-    wanted = _wanted(by_status=by_status, searching=searching)
-    columns: list[ColumnElement[Any]] = [*TASK_COLUMNS]
-    if sort.column is TASKS.c.title_folded:
-        columns.append(sort.column)
-    if counting:
-        total = _total(by_status=by_status, searching=searching)
-        columns.append(total.correlate(None).scalar_subquery().label("total"))
-    page = select(*columns).where(owned(*wanted))
-    if at_cursor:
-        cursor = tuple_(bindparam("value", type_=sort.column.type), bindparam("id"))
-        page = page.where(tuple_(*order) < cursor if descending else tuple_(*order) > cursor)
-    return (
-        page.order_by(*(column.desc() if descending else column.asc() for column in order))
-        .limit(bindparam("limit"))
-        .offset(bindparam("offset"))
-    )
-
-
-@cache
-def _total(*, by_status: bool, searching: bool) -> Select[Any]:
-    wanted = _wanted(by_status=by_status, searching=searching)
-    return select(func.count()).select_from(TASKS).where(owned(*wanted))
-
-
-def _wanted(*, by_status: bool, searching: bool) -> Iterator[ColumnElement[bool]]:
-    if by_status:
-        yield TASKS.c.status.in_(bindparam("status", expanding=True))
-    if searching:
-        pattern = bindparam("pattern", type_=Text)
-        yield or_(
-            TASKS.c.title_folded.like(pattern, escape="/"),
-            TASKS.c.description_folded.like(pattern, escape="/"),
-        )

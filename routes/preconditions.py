@@ -1,18 +1,17 @@
 """The version of a task as an ETag, and what a request asks of it (RFC 9110, 8.8.3 and 13.1)."""
 
 import re
+from typing import NamedTuple, Self
 
 from fastapi import Request
-from sqlalchemy import ColumnElement, false
 
 from errors import documented, invalid
-from models import TASKS
+from statements import ANY_VERSION
 
 PRECONDITION_FAILED = documented(
     412, "If-Match or If-None-Match is not met", "The task has another version by now"
 )
 
-ANY: frozenset[int] = frozenset({0})  # the header is *; versions begin at 1
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
@@ -40,22 +39,25 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def conditions(request: Request) -> list[ColumnElement[bool]]:
-    """Give the clauses that limit a statement to the versions that the request asks for."""
-    clauses: list[ColumnElement[bool]] = []
-    match = _versions(request, "If-Match", weak=False)
-    if match is not None and match != ANY:
-        clauses.append(TASKS.c.version.in_(match))
-    none_match = _versions(request, "If-None-Match", weak=True)
-    if none_match is not None:
-        clauses.append(false() if none_match == ANY else TASKS.c.version.not_in(none_match))
-    return clauses
+class Preconditions(NamedTuple):
+    """The versions that a request asks for: one of `match`, none of `none_match`; None is any."""
+
+    match: frozenset[int] | None
+    none_match: frozenset[int] | None
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Read the headers If-Match and If-None-Match."""
+        return cls(
+            _versions(request, "If-Match", weak=False),
+            _versions(request, "If-None-Match", weak=True),
+        )
 
 
 def is_current(request: Request, version: int) -> bool:
     """Tell whether the caller has this version already, so that a 304 is enough."""
     versions = _versions(request, "If-None-Match", weak=True)
-    return versions is not None and (versions == ANY or version in versions)
+    return versions is not None and (versions == ANY_VERSION or version in versions)
 
 
 def _versions(request: Request, name: str, *, weak: bool) -> frozenset[int] | None:
@@ -67,7 +69,7 @@ def _versions(request: Request, name: str, *, weak: bool) -> frozenset[int] | No
     if not header:
         return None
     if header.strip() == "*":
-        return ANY
+        return ANY_VERSION
     if ENTITY_TAG.sub("", header).strip(" \t,") or not ENTITY_TAG.search(header):
         raise invalid("header", name, message='must be * or ETags as they were given: "1", "2"')
     tags = [tag for prefix, tag in ENTITY_TAG.findall(header) if weak or not prefix]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -10,47 +9,28 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import to_json
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Select,
-    Update,
-    UpdateBase,
-    bindparam,
-    case,
-    delete,
-    exists,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Row
 
-# SQLite writes ON CONFLICT as PostgreSQL does, and takes its construct.
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
-
+import statements
 from auth import BAD_BODY, UNAUTHORIZED, CurrentUser, GuardedRoute
 from db import Database, DatabaseDep
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
 from models import (
     BIGINT_MAX,
     IDEMPOTENCY_KEY_MAX_CHARS,
-    TASKS,
     Digits,
     TaskCreate,
     TaskPublic,
     TaskStatus,
     TaskUpdate,
     User,
-    columns_of,
     new_columns,
-    owned,
 )
-from routes.paging import TASK_COLUMNS, Page, PageQuery, path_of, task_of
+from routes.paging import Page, PageQuery, path_of, task_of
 from routes.preconditions import (
     DOCUMENTED,
     PRECONDITION_FAILED,
-    conditions,
+    Preconditions,
     etag,
     is_current,
 )
@@ -83,12 +63,6 @@ class Selection(BaseModel):
         if not self.status and not self.id:
             raise ValueError("say which tasks: by status, by id, or by both")
         return self
-
-    def clauses(self) -> Sequence[ColumnElement[bool]]:
-        """Limit a statement to these."""
-        by_status = [TASKS.c.status.in_(self.status)] if self.status else []
-        by_id = [TASKS.c.id.in_(self.id)] if self.id else []
-        return by_status + by_id
 
 
 SelectionQuery = Annotated[Selection, Query()]
@@ -184,7 +158,7 @@ async def read_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Response:
     """Read one task."""
-    row = _found(await database.one(READ, owner=user.id, task_id=task_id))
+    row = _found(await database.one(statements.READ, owner=user.id, task_id=task_id))
     if is_current(request, row.version):
         return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": etag(row.version)})
     return _answer(row)
@@ -239,7 +213,7 @@ async def delete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
 ) -> Response:
     """Delete a task for good. Its id is never given out again."""
-    await _where_it_holds(DELETE, request, task_id, user, database)
+    await _where_it_holds(statements.DELETE, request, task_id, user, database)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -253,8 +227,10 @@ async def patch_tasks(
     """Change all tasks with a status, or with one of some ids, at once."""
     if not changes:
         return Updated(updated=0)
-    statement = _update(frozenset(changes), *selection.clauses())
-    return Updated(updated=await database.count(statement, owner=user.id, **_new_values(changes)))
+    statement = statements.update_many(frozenset(changes), selection.status, selection.id)
+    return Updated(
+        updated=await database.count(statement, owner=user.id, **statements.new_values(changes))
+    )
 
 
 @router.delete("")
@@ -262,79 +238,8 @@ async def delete_tasks(
     selection: SelectionQuery, user: CurrentUser, database: DatabaseDep
 ) -> Deleted:
     """Delete all tasks with a status, or with one of some ids, at once."""
-    statement = delete(TASKS).where(owned(*selection.clauses()))
+    statement = statements.delete_many(selection.status, selection.id)
     return Deleted(deleted=await database.count(statement, owner=user.id))
-
-
-# The statements are built once, since building one costs more than executing it. `owner` and the
-# other parameters are given to each execution.
-READ = select(*TASK_COLUMNS).where(owned(TASKS.c.id == bindparam("task_id")))
-DELETE = delete(TASKS).where(owned(TASKS.c.id == bindparam("task_id"))).returning(TASKS.c.id)
-
-
-def _insert() -> UpdateBase:
-    """Insert a task where its owner has room for it, unless the key has come before.
-
-    What came before is given as it is, marked as replayed: the unique index decides, so that of
-    requests at once with one key one inserts. Without a key nothing conflicts.
-    """
-    given = [column for column in TASKS.c if column.name not in {"id", "user_id"}]
-    values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
-    tasks = select(TASKS.c.id).correlate(None)
-    full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
-    key = bindparam("new_idempotency_key", type_=TASKS.c.idempotency_key.type)
-    replay = exists(tasks.where(owned(TASKS.c.idempotency_key == key)))
-    row = select(*values, bindparam("owner")).where(or_(~full, replay))
-    names = [column.name for column in given]
-    returned = (*TASK_COLUMNS, TASKS.c.idempotency_digest, TASKS.c.replayed)
-    return (
-        insert(TASKS)
-        .from_select([*names, "user_id"], row)
-        .on_conflict_do_update(
-            index_elements=["user_id", "idempotency_key"],
-            index_where=TASKS.c.idempotency_key.is_not(None),
-            set_={"replayed": True},
-        )
-        .returning(*returned)
-    )
-
-
-CREATE = _insert()
-
-
-@cache
-def _update_one(names: frozenset[str]) -> ReturningUpdate[Any]:
-    return _update(names, TASKS.c.id == bindparam("task_id")).returning(*TASK_COLUMNS)
-
-
-def _update(names: frozenset[str], *which: ColumnElement[bool]) -> Update:
-    """Change the fields in one statement, so that writers of different ones do not undo each other.
-
-    The version and `updated_at` move where a value becomes another one, and `updated_at` never
-    backwards, whatever the clocks of several machines say.
-    """
-    columns = TASKS.c
-    now = bindparam("now", type_=columns.updated_at.type)
-    new = {
-        name: bindparam(f"new_{name}", type_=columns[name].type)
-        for name in columns_of(dict.fromkeys(sorted(names)))
-    }
-    changed = or_(*(columns[name].is_distinct_from(new[name]) for name in sorted(names)))
-    return (
-        update(TASKS)
-        .where(owned(*which))
-        .values(
-            **new,
-            version=columns.version + case((changed, 1), else_=0),
-            updated_at=case((changed & (columns.updated_at < now), now), else_=columns.updated_at),
-        )
-    )
-
-
-def _new_values(changes: TaskUpdate) -> dict[str, object]:
-    """Give the values for _update."""
-    new = {f"new_{name}": value for name, value in columns_of(changes).items()}
-    return new | {"now": datetime.now(UTC)}
 
 
 async def _create(
@@ -348,7 +253,7 @@ async def _create(
         "replayed": False,
     }
     values = {f"new_{name}": value for name, value in new.items()}
-    row = await database.one(CREATE, owner=user.id, others=limit - 1, **values)
+    row = await database.one(statements.CREATE, owner=user.id, others=limit - 1, **values)
     if row is None:
         raise too_many_tasks(limit)
     if row.idempotency_digest != digest:
@@ -370,15 +275,15 @@ async def _change(
     task_id: int, changes: TaskUpdate, request: Request, user: User, database: Database
 ) -> Row[Any]:
     if not changes:
-        return await _where_it_holds(READ, request, task_id, user, database)
-    statement = _update_one(frozenset(changes))
+        return await _where_it_holds(statements.READ, request, task_id, user, database)
+    statement = statements.update_one(frozenset(changes))
     return await _where_it_holds(
-        statement, request, task_id, user, database, **_new_values(changes)
+        statement, request, task_id, user, database, **statements.new_values(changes)
     )
 
 
 async def _where_it_holds(
-    statement: Select[Any] | ReturningUpdate[Any] | ReturningDelete[Any],
+    statement: statements.OneTask,
     request: Request,
     task_id: int,
     user: User,
@@ -389,11 +294,11 @@ async def _where_it_holds(
 
     Only where it found nothing another one tells why: no such task (404), or another version (412).
     """
-    clauses = conditions(request)
-    wanted = statement.where(*clauses) if clauses else statement
+    preconditions = Preconditions.of(request)
+    wanted = statements.if_version(statement, *preconditions)
     row = await database.one(wanted, owner=user.id, task_id=task_id, **parameters)
-    if row is None and clauses:
-        _found(await database.one(READ, owner=user.id, task_id=task_id))
+    if row is None and preconditions != (None, None):
+        _found(await database.one(statements.READ, owner=user.id, task_id=task_id))
         raise HTTPException(HTTPStatus.PRECONDITION_FAILED, "The task has another version by now")
     return _found(row)
 

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
-from sqlalchemy import Connection, bindparam, func, insert, select, tuple_
+from sqlalchemy import Connection
 
+import statements
 from auth import (
     BODY_MAX_BYTES,
     TOO_LARGE,
@@ -24,26 +25,16 @@ from auth import (
 )
 from db import ANSWER_SECONDS, Database, DatabaseDep, aside, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, invalid
-from models import TASKS, TaskCreate, User, new_columns, owned
-from routes.paging import EPOCH, TASK_COLUMNS, task_of
+from models import TaskCreate, User, new_columns
+from routes.paging import EPOCH, task_of
 from routes.tasks import FULL, too_many_tasks
 
-ROWS_PER_STATEMENT = 1000
 ROWS_PER_INSERT = 200  # whose values are put into SQL while nobody else is answered
 IMPORT_MAX_BYTES = 64 * 1024 * 1024
 IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
-# Oldest first, so that what is imported again has the same order.
-ORDER = (TASKS.c.created_at, TASKS.c.id)
 Place = tuple[datetime, int]
-EXPORTED = (
-    select(*TASK_COLUMNS)
-    .where(owned(tuple_(*ORDER) > tuple_(*(bindparam(c.name, type_=c.type) for c in ORDER))))
-    .order_by(*ORDER)
-    .limit(ROWS_PER_STATEMENT)
-)
-HELD = select(func.count()).select_from(TASKS).where(owned())
 
 
 class TransferRoute(GuardedRoute):
@@ -118,10 +109,10 @@ async def _export(user: User, database: Database) -> AsyncIterator[bytes]:
 
 def _page(user: User, place: Place, connection: Connection) -> tuple[bytes, Place | None]:
     """Give the tasks after a place, and the place of the last of them, if more may follow."""
-    after = dict(zip((column.name for column in ORDER), place, strict=True))
-    rows = connection.execute(EXPORTED, {"owner": user.id, **after}).all()
+    after = dict(zip((column.name for column in statements.EXPORT_ORDER), place, strict=True))
+    rows = connection.execute(statements.EXPORT, {"owner": user.id, **after}).all()
     page = b"".join(to_json(task_of(row)) + b"\n" for row in rows)
-    is_full = len(rows) == ROWS_PER_STATEMENT
+    is_full = len(rows) == statements.EXPORT_PAGE_ROWS
     return page, (rows[-1].created_at, rows[-1].id) if is_full else None
 
 
@@ -135,13 +126,13 @@ def _import(file: IO[bytes], user: User, limit: int, connection: Connection) -> 
     """Insert the lines, and tell how many they were."""
     imported = 0
     with transaction(connection):
-        held = connection.execute(HELD, {"owner": user.id}).scalar_one()
+        held = connection.execute(statements.COUNT, {"owner": user.id}).scalar_one()
         rows = _read(file, user)
         while batch := aside(lambda: list(islice(rows, ROWS_PER_INSERT))):
             imported += len(batch)
             if held + imported > limit:
                 raise too_many_tasks(limit)
-            connection.execute(insert(TASKS), batch)
+            connection.execute(statements.INSERT, batch)
     return imported
 
 

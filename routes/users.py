@@ -3,14 +3,12 @@
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
-from sqlalchemy import delete
 
+import statements
 from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
 from db import DatabaseDep
 from errors import UNAVAILABLE
-from models import TASKS, User, owned
-
-ERASE = delete(TASKS).where(owned())
+from models import User
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | UNAVAILABLE)
 
@@ -24,5 +22,5 @@ async def read_me(user: CurrentUser) -> User:
 @router.delete("/api/me", status_code=HTTPStatus.NO_CONTENT)
 async def delete_me(user: CurrentUser, database: DatabaseDep) -> Response:
     """Erase everything that is stored for you, for good."""
-    await database.count(ERASE, owner=user.id)
+    await database.count(statements.ERASE, owner=user.id)
     return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -5,7 +5,8 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from routes.paging import Cursor, Sort
+from routes.paging import Cursor
+from statements import Sort
 
 SORTS = ["created_at", "-created_at", "updated_at", "-updated_at", "title", "-title"]
 

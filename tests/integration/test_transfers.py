@@ -9,6 +9,7 @@ from sqlalchemy import URL
 from starlette.testclient import TestClient
 
 import routes.transfers
+import statements
 from main import create_app
 from tests.actors import bearer, settings_for
 
@@ -59,7 +60,7 @@ def test_what_was_exported_can_be_imported(ann: TestClient, bob: TestClient, tas
 
 
 def test_more_than_a_page_of_them_comes_out_and_goes_in(ann: TestClient, bob: TestClient) -> None:
-    rows = routes.transfers.ROWS_PER_STATEMENT
+    rows = statements.EXPORT_PAGE_ROWS
     lines = b"".join(b'{"title": "%d"}\n' % number for number in range(2 * rows + 1))
 
     assert ann.post("/api/tasks/import", content=lines).json() == {"imported": 2 * rows + 1}

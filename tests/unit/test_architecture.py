@@ -12,6 +12,7 @@ LAYERS = [
     {"settings", "models", "errors", "logs", "metrics", "telemetry"},
     {"db", "jwks", "gate", "overload"},
     {"protocol"},
+    {"statements"},
     {"auth"},
     {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health", "routes.docs"},
@@ -65,23 +66,42 @@ def test_a_module_opens_with_one_sentence(module: str) -> None:
     assert docstring.partition("\n")[0].endswith(".")
 
 
-STATEMENTS = re.compile(r"(?<![.\w])(?:select|update|delete|exists)\(")
+STATEMENTS = re.compile(r"(?<![.\w])(?:select|Select|update|delete|exists|_update)\(")
 
 
-def test_ownership_is_defined_once_and_used_by_every_statement_on_tasks() -> None:
-    sources = {module: ast.unparse(_source(module)) for module in MODULES}
-    owners = {module: source.count("TASKS.c.user_id") for module, source in sources.items()}
-    naming = {module for module, source in sources.items() if "TASKS" in source}
+def test_sql_on_tasks_stands_in_one_module() -> None:
+    naming = {module for module in MODULES if re.search(r"\bTASKS\b", _text(module))}
+    building = {
+        module
+        for module in MODULES
+        for _, name in _imports(_source(module))
+        if re.fullmatch(r"(sqlalchemy|sqlmodel)(\..+)?\.(select|insert|update|delete|text)", name)
+    }
 
-    assert {module: count for module, count in owners.items() if count} == {"models": 1}
-    assert naming <= {"models"} | {module for module in MODULES if module.startswith("routes.")}
-    for module in naming - {"models"}:
-        for statement in _statements(_source(module)):
-            assert "owned(" in statement
+    assert naming == {"models", "statements"}
+    assert building - {"models"} == {"statements"}
+
+
+def test_ownership_is_defined_once() -> None:
+    owners = {module: _text(module).count("c.user_id") for module in MODULES}
+
+    assert {module: count for module, count in owners.items() if count} == {"statements": 1}
+
+
+def test_every_statement_on_tasks_is_limited_to_its_owner() -> None:
+    statements = list(_statements(_source("statements")))
+
+    assert statements
+    for statement in statements:
+        assert re.search(r"\bowned\(|\b_one_task\(|which", statement)
+
+
+def _text(module: str) -> str:
+    return ast.unparse(_source(module))
 
 
 def _statements(tree: ast.Module) -> Iterator[str]:
-    """Every function, or value at the top of a module, that makes a statement."""
+    """Every function, or value at the top of the module, that builds a statement."""
     for node in tree.body:
         source = ast.unparse(node)
         if not isinstance(node, ast.ImportFrom | ast.ClassDef) and STATEMENTS.search(source):

@@ -1,0 +1,271 @@
+"""Every statement on tasks, each limited to its owner by `owned`.
+
+A statement is built once, since building one costs more than executing it. The caller passes the
+values with each execution, as in `session.exec(READ, params={"owner": user.id, "task_id": 1})`.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Text,
+    Update,
+    UpdateBase,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    false,
+    func,
+    or_,
+    tuple_,
+    update,
+)
+from sqlalchemy import insert as insert_rows
+
+# SQLite writes ON CONFLICT as PostgreSQL does, and accepts PostgreSQL's construct.
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import Delete, ReturningDelete, ReturningUpdate
+from sqlmodel import select
+from sqlmodel.sql.expression import Select, SelectOfScalar
+
+from models import TASKS, TaskPublic, TaskStatus, TaskUpdate, columns_of, folded
+
+# The columns of a response, and the version for its ETag.
+TASK_FIELDS = tuple(TaskPublic.model_fields)
+TASK_COLUMNS = (*(TASKS.c[name] for name in TASK_FIELDS), TASKS.c.version)
+
+Rows = Select[*tuple[Any, ...]]
+
+
+def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Limit a statement to the tasks of one user: the parameter `owner`, which it then requires."""
+    return and_(TASKS.c.user_id == bindparam("owner"), *more)
+
+
+def _one_task() -> ColumnElement[bool]:
+    return owned(TASKS.c.id == bindparam("task_id"))
+
+
+# Parameters: owner, task_id.
+READ: Rows = select(*TASK_COLUMNS).where(_one_task())
+DELETE = delete(TASKS).where(_one_task()).returning(TASKS.c.id)
+
+# Parameters: owner.
+COUNT = select(func.count()).select_from(TASKS).where(owned())
+ERASE = delete(TASKS).where(owned())
+
+
+def _create() -> UpdateBase:
+    """Insert a task if its owner has room for it, or return the one that has the key already.
+
+    The unique index decides: of concurrent requests with one key, one inserts, and the others get
+    its row, marked as `replayed`. Without a key nothing conflicts.
+    """
+    given = [column for column in TASKS.c if column.name not in {"id", "user_id"}]
+    values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
+    tasks = select(TASKS.c.id).correlate(None)
+    full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
+    key = bindparam("new_idempotency_key", type_=TASKS.c.idempotency_key.type)
+    replay = exists(tasks.where(owned(TASKS.c.idempotency_key == key)))
+    row: Rows = Select(*values, bindparam("owner")).where(or_(~full, replay))
+    return (
+        insert(TASKS)
+        .from_select([*(column.name for column in given), "user_id"], row)
+        .on_conflict_do_update(
+            index_elements=["user_id", "idempotency_key"],
+            index_where=TASKS.c.idempotency_key.is_not(None),
+            set_={"replayed": True},
+        )
+        .returning(*TASK_COLUMNS, TASKS.c.idempotency_digest, TASKS.c.replayed)
+    )
+
+
+# Parameters: owner, new_<column> for each column but id and user_id, and `others`: how many tasks
+# the owner may have beside the new one. Returns no row if the owner has more.
+CREATE = _create()
+
+# Parameters: a mapping for each row, with every column but id.
+INSERT = insert_rows(TASKS)
+
+
+@cache
+def update_one(names: frozenset[str]) -> ReturningUpdate[Any]:
+    """Set the named fields of a task. Parameters: owner, task_id, and those of `new_values`."""
+    return _update(names, _one_task()).returning(*TASK_COLUMNS)
+
+
+def update_many(
+    names: frozenset[str], statuses: Collection[TaskStatus], ids: Collection[int]
+) -> Update:
+    """Set the named fields of the selected tasks. Parameters: owner, and those of `new_values`."""
+    return _update(names, owned(*_selected(statuses, ids)))
+
+
+def delete_many(statuses: Collection[TaskStatus], ids: Collection[int]) -> Delete:
+    """Delete the selected tasks. Parameters: owner."""
+    return delete(TASKS).where(owned(*_selected(statuses, ids)))
+
+
+def new_values(changes: TaskUpdate) -> dict[str, object]:
+    """Return the parameters that an update of these fields takes."""
+    new = {f"new_{name}": value for name, value in columns_of(changes).items()}
+    return new | {"now": datetime.now(UTC)}
+
+
+def _update(names: frozenset[str], which: ColumnElement[bool]) -> Update:
+    """Set the fields in one statement, so that writers of different fields do not undo each other.
+
+    `version` and `updated_at` move only if a value changes, and `updated_at` never moves backwards,
+    even if the clocks of several machines disagree.
+    """
+    columns = TASKS.c
+    now = bindparam("now", type_=columns.updated_at.type)
+    new = {
+        name: bindparam(f"new_{name}", type_=columns[name].type)
+        for name in columns_of(dict.fromkeys(sorted(names)))
+    }
+    changed = or_(*(columns[name].is_distinct_from(new[name]) for name in sorted(names)))
+    return (
+        update(TASKS)
+        .where(which)
+        .values(
+            **new,
+            version=columns.version + case((changed, 1), else_=0),
+            updated_at=case((changed & (columns.updated_at < now), now), else_=columns.updated_at),
+        )
+    )
+
+
+def _selected(
+    statuses: Collection[TaskStatus], ids: Collection[int]
+) -> Iterator[ColumnElement[bool]]:
+    if statuses:
+        yield TASKS.c.status.in_(statuses)
+    if ids:
+        yield TASKS.c.id.in_(ids)
+
+
+OneTask = TypeVar("OneTask", Rows, ReturningUpdate[Any], ReturningDelete[Any])
+
+ANY_VERSION: frozenset[int] = frozenset({0})  # versions begin at 1
+
+
+def if_version(
+    statement: OneTask, match: frozenset[int] | None, none_match: frozenset[int] | None
+) -> OneTask:
+    """Limit a statement to a task whose version is in `match` and not in `none_match`.
+
+    None stands for no condition.
+    """
+    version = TASKS.c.version
+    if match is not None and match != ANY_VERSION:
+        statement = statement.where(version.in_(match))
+    if none_match is not None:
+        statement = statement.where(
+            false() if none_match == ANY_VERSION else version.not_in(none_match)
+        )
+    return statement
+
+
+class Sort(StrEnum):
+    """An order of the list; `-` reverses it."""
+
+    CREATED_AT = "created_at"
+    CREATED_AT_DOWN = "-created_at"
+    UPDATED_AT = "updated_at"
+    UPDATED_AT_DOWN = "-updated_at"
+    TITLE = "title"
+    TITLE_DOWN = "-title"
+
+    @property
+    def column(self) -> Column[Any]:
+        """The column that tasks are ordered by; ties are broken by id."""
+        name = self.removeprefix("-")
+        return TASKS.c.title_folded if name == "title" else TASKS.c[name]
+
+
+# There are as many statements as kinds of pages; each is built once.
+@cache
+def page(  # noqa: PLR0913  # each is one part of the statement
+    sort: Sort,
+    *,
+    backward: bool,
+    at_cursor: bool,
+    by_status: bool,
+    searching: bool,
+    counting: bool,
+) -> Rows:
+    """Read a page of the list in the order of `sort`, or `backward` in the reverse order.
+
+    Parameters: owner, limit, offset; with `at_cursor` value and id, where the page begins; those of
+    `count_matching`. With `counting`, each row has the `total` of matching tasks.
+    """
+    order, descending = (sort.column, TASKS.c.id), sort.startswith("-") != backward
+    matching = _matching(by_status=by_status, searching=searching)
+    columns: list[ColumnElement[Any]] = [*TASK_COLUMNS]
+    if sort.column is TASKS.c.title_folded:
+        columns.append(sort.column)
+    if counting:
+        total = count_matching(by_status=by_status, searching=searching)
+        columns.append(total.correlate(None).scalar_subquery().label("total"))
+    tasks: Rows = Select(*columns).where(owned(*matching))
+    if at_cursor:
+        cursor = tuple_(bindparam("value", type_=sort.column.type), bindparam("id"))
+        tasks = tasks.where(tuple_(*order) < cursor if descending else tuple_(*order) > cursor)
+    return (
+        tasks.order_by(*(column.desc() if descending else column.asc() for column in order))
+        .limit(bindparam("limit"))
+        .offset(bindparam("offset"))
+    )
+
+
+@cache
+def count_matching(*, by_status: bool, searching: bool) -> SelectOfScalar[int]:
+    """Count the tasks of all pages.
+
+    Parameters: owner, status (a list), pattern (from `containing`).
+    """
+    matching = _matching(by_status=by_status, searching=searching)
+    return select(func.count()).select_from(TASKS).where(owned(*matching))
+
+
+def containing(words: str) -> str:
+    """Return the pattern that finds the words as they are: `%` and `_` mean themselves."""
+    return "%" + re.sub(r"([%_/])", r"/\1", folded(words)) + "%"
+
+
+def _matching(*, by_status: bool, searching: bool) -> Iterator[ColumnElement[bool]]:
+    if by_status:
+        yield TASKS.c.status.in_(bindparam("status", expanding=True))
+    if searching:
+        pattern = bindparam("pattern", type_=Text)
+        yield or_(
+            TASKS.c.title_folded.like(pattern, escape="/"),
+            TASKS.c.description_folded.like(pattern, escape="/"),
+        )
+
+
+# Oldest first, so that an import of an export keeps the order.
+EXPORT_ORDER = (TASKS.c.created_at, TASKS.c.id)
+EXPORT_PAGE_ROWS = 1000
+
+# Parameters: owner, and created_at and id of the task after which the page begins.
+EXPORT: Rows = (
+    select(*TASK_COLUMNS)
+    .where(
+        owned(
+            tuple_(*EXPORT_ORDER)
+            > tuple_(*(bindparam(column.name, type_=column.type) for column in EXPORT_ORDER))
+        )
+    )
+    .order_by(*EXPORT_ORDER)
+    .limit(EXPORT_PAGE_ROWS)
+)
