@@ -25,6 +25,7 @@ from jose.backends.base import Key
 from starlette.types import Message, Receive
 from typing_extensions import override
 
+from db import in_session
 from errors import documented
 from jwks import KEY_TYPES, KeySet, VerificationKey
 from models import USER_ID_MAX_CHARS, User, is_storable
@@ -310,13 +311,20 @@ def _unauthorized(description: str) -> HTTPException:
 
 
 class GuardedRoute(APIRoute):
-    """A route that checks the token first, and then reads a body of bounded size, in bounded time.
+    """A route that checks the token first, then reads a body of bounded size in bounded time.
 
     FastAPI itself reads and parses the whole body before any dependency runs.
+
+    A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
+    where `db.in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
+    works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
     """
 
     body_max_bytes = BODY_MAX_BYTES
     body_seconds = BODY_SECONDS
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
+        super().__init__(path, in_session(endpoint), **options)
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

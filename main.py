@@ -60,13 +60,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Bring the schema up to date, and serve; without a database too, until it comes."""
     database: Database = app.state.database
     try:
-        await run_in_threadpool(database.require_current_schema)
+        await run_in_threadpool(database.schema.require_current)
     except (OperationalError, SchemaNotCurrentError) as error:
         logger.warning("Answering 503 until this is mended: %s", cause_of(error))
     yield
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
-    database.close()
+    database.engine.dispose()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -108,7 +108,9 @@ def create_app(settings: Settings) -> FastAPI:
         observe = metrics.observe
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
-    stack = Headers(CORS(Limit(app.build_middleware_stack()), settings.cors_origins))
+    stack = Headers(
+        CORS(Limit(app.build_middleware_stack(), app.state.database.line), settings.cors_origins)
+    )
     app.middleware_stack = RequestLog(stack, observe)
     if exporting:
         trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from time import monotonic
+from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,31 +27,21 @@ LIMITED = "/api/"
 logger = logging.getLogger(__name__)
 
 
-class Limit:
-    """Refuses at once what cannot be answered soon, for a small part of what answering costs."""
+class Line:
+    """Requests that run or wait for their turn, and whether there are too many of them."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._busy = busy_response()
-        self._in_flight = 0
-        self._refused = 0  # and not told yet
+    def __init__(self) -> None:
+        self._length = 0
         self._refusing_since = self._last_refusal = -math.inf
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
-            await self._app(scope, receive, send)
-        elif self._is_full():
-            self._note_refusal(scope)
-            await self._busy(scope, receive, send)
-        else:
-            self._in_flight += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._in_flight -= 1
+    def __enter__(self) -> None:
+        self._length += 1
 
-    def _is_full(self) -> bool:
+    def __exit__(self, *_: object) -> None:
+        self._length -= 1
+
+    def is_full(self) -> bool:
+        """Tell whether a request must be refused, which is then noted."""
         now = monotonic()
         if (
             now > self._last_refusal + CALM_SECONDS
@@ -58,10 +49,42 @@ class Limit:
         ):
             self._refusing_since = now
         overloaded = now > self._refusing_since + BURST_SECONDS
-        if self._in_flight < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
+        if self._length < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
             return False
         self._last_refusal = now
         return True
+
+
+class Limit:
+    """Refuses at once what cannot be answered soon, for a small part of what answering costs."""
+
+    def __init__(self, app: ASGIApp, line: Line) -> None:
+        self._app = app
+        self._line = line  # of all requests that need the database
+        self._callers: WeakValueDictionary[bytes, Line] = WeakValueDictionary()
+        self._busy = busy_response()
+        self._refused = 0  # and not logged yet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
+            await self._app(scope, receive, send)
+            return
+        own = self._line_of(scope)
+        if self._line.is_full() or own.is_full():
+            self._note_refusal(scope)
+            await self._busy(scope, receive, send)
+        else:
+            with own:
+                await self._app(scope, receive, send)
+
+    def _line_of(self, scope: Scope) -> Line:
+        """Return the line of those who send the same token, which nobody has checked yet."""
+        credentials = dict(scope["headers"]).get(b"authorization", b"")
+        line = self._callers.get(credentials)
+        if line is None:
+            line = self._callers[credentials] = Line()
+        return line
 
     def _note_refusal(self, scope: Scope) -> None:
         scope["state"]["told_together"] = True

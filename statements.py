@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Row,
     Text,
     Update,
     UpdateBase,
@@ -42,7 +43,8 @@ from models import TASKS, TaskPublic, TaskStatus, TaskUpdate, columns_of, folded
 TASK_FIELDS = tuple(TaskPublic.model_fields)
 TASK_COLUMNS = (*(TASKS.c[name] for name in TASK_FIELDS), TASKS.c.version)
 
-Rows = Select[*tuple[Any, ...]]
+# SQLModel would type each row as a plain tuple, without the names of its columns.
+Rows = SelectOfScalar[Row[Any]]
 
 
 def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -50,12 +52,17 @@ def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
     return and_(TASKS.c.user_id == bindparam("owner"), *more)
 
 
+def select_tasks(*more: ColumnElement[Any]) -> Rows:
+    """Select the columns of a task, and more."""
+    return cast("Rows", Select(*TASK_COLUMNS, *more))
+
+
 def _one_task() -> ColumnElement[bool]:
     return owned(TASKS.c.id == bindparam("task_id"))
 
 
 # Parameters: owner, task_id.
-READ: Rows = select(*TASK_COLUMNS).where(_one_task())
+READ = select_tasks().where(_one_task())
 DELETE = delete(TASKS).where(_one_task()).returning(TASKS.c.id)
 
 # Parameters: owner.
@@ -75,7 +82,7 @@ def _create() -> UpdateBase:
     full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
     key = bindparam("new_idempotency_key", type_=TASKS.c.idempotency_key.type)
     replay = exists(tasks.where(owned(TASKS.c.idempotency_key == key)))
-    row: Rows = Select(*values, bindparam("owner")).where(or_(~full, replay))
+    row: Select[*tuple[Any, ...]] = Select(*values, bindparam("owner")).where(or_(~full, replay))
     return (
         insert(TASKS)
         .from_select([*(column.name for column in given), "user_id"], row)
@@ -210,13 +217,13 @@ def page(  # noqa: PLR0913  # each is one part of the statement
     """
     order, descending = (sort.column, TASKS.c.id), sort.startswith("-") != backward
     matching = _matching(by_status=by_status, searching=searching)
-    columns: list[ColumnElement[Any]] = [*TASK_COLUMNS]
+    more: list[ColumnElement[Any]] = []
     if sort.column is TASKS.c.title_folded:
-        columns.append(sort.column)
+        more.append(sort.column)
     if counting:
         total = count_matching(by_status=by_status, searching=searching)
-        columns.append(total.correlate(None).scalar_subquery().label("total"))
-    tasks: Rows = Select(*columns).where(owned(*matching))
+        more.append(total.correlate(None).scalar_subquery().label("total"))
+    tasks = select_tasks(*more).where(owned(*matching))
     if at_cursor:
         cursor = tuple_(bindparam("value", type_=sort.column.type), bindparam("id"))
         tasks = tasks.where(tuple_(*order) < cursor if descending else tuple_(*order) > cursor)
@@ -258,8 +265,8 @@ EXPORT_ORDER = (TASKS.c.created_at, TASKS.c.id)
 EXPORT_PAGE_ROWS = 1000
 
 # Parameters: owner, and created_at and id of the task after which the page begins.
-EXPORT: Rows = (
-    select(*TASK_COLUMNS)
+EXPORT = (
+    select_tasks()
     .where(
         owned(
             tuple_(*EXPORT_ORDER)

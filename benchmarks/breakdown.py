@@ -5,16 +5,17 @@ Served by itself, `breakdown:app` is the one of them that STEP names.
 
 import os
 from collections import defaultdict, namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from math import nan
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI
 from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812  # it is a class
-from sqlalchemy import URL, Compiled, Connection
+from sqlalchemy import Compiled
 from sqlalchemy.sql import ClauseElement
+from sqlmodel import Session
 from starlette.types import ASGIApp
 from typing_extensions import override
 
@@ -24,11 +25,11 @@ from benchmarks.load import Sample, median
 from benchmarks.operations import Target, start
 from benchmarks.report import Bench, Results, number, progress, ratio, table
 from benchmarks.servers import our_command, uvicorn_command
-from db import Database
+from db import Database, get_session
 from gate import CORS, Headers
 from logs import RequestLog, configure_logging
 from main import create_app, freeze
-from overload import Limit
+from overload import Limit, Line
 from settings import Settings
 
 OPERATIONS = ("GET one", "list of 20", "PUT")
@@ -37,55 +38,55 @@ CONSTANT_PATHS = {DEF: "/def", ASYNC: "/async"}
 SERVED = ("--loop", "asyncio", "--http", "protocol:Protocol", "--no-access-log")
 
 
-class _Kept(Database):
-    """Gives again what each statement has given once."""
+class _Rows(list[Any]):
+    """Rows as a result gives them."""
 
-    def __init__(self, url: URL, *, auto_migrate: bool) -> None:
-        super().__init__(url, auto_migrate=auto_migrate)
-        self._given: dict[object, Any] = {}
+    def all(self) -> list[Any]:
+        return self
 
-    @override
-    async def one(self, statement: Any, **parameters: object) -> Any:
-        if statement not in self._given:
-            self._given[statement] = await super().one(statement, **parameters)
-        return self._given[statement]
-
-    @override
-    async def all(self, statement: Any, **parameters: object) -> Any:
-        if statement not in self._given:
-            self._given[statement] = await super().all(statement, **parameters)
-        return self._given[statement]
+    def one_or_none(self) -> object:
+        return next(iter(self), None)
 
 
-class _Driver(Database):
-    """Executes the statements without SQLAlchemy and without a limit of time."""
+class _Kept(Session):
+    """Returns again what each statement has returned once."""
 
-    def __init__(self, url: URL, *, auto_migrate: bool) -> None:
-        super().__init__(url, auto_migrate=auto_migrate)
-        self._statements: dict[object, Compiled] = {}
+    kept: ClassVar[dict[object, _Rows]] = {}
 
     @override
-    async def one(self, statement: Any, **parameters: object) -> Any:
-        return next(iter(await self.all(statement, **parameters)), None)
+    def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
+        if statement not in self.kept:
+            self.kept[statement] = _Rows(super().exec(statement, params=params))
+        return self.kept[statement]
+
+
+class _Driver(Session):
+    """Executes the statements without SQLAlchemy and without a time limit."""
+
+    idle: ClassVar[list[Any]] = []
+    compiled: ClassVar[dict[object, Compiled]] = {}
 
     @override
-    async def all(self, statement: Any, **parameters: object) -> Sequence[Any]:
-        return await self.run(lambda connection: self._execute(connection, statement, parameters))
-
-    def _execute(
-        self, connection: Connection, statement: ClauseElement, parameters: dict[str, object]
-    ) -> Sequence[Any]:
-        driver: Any = connection.connection.driver_connection
-        with driver.cursor(cursor_factory=Psycopg2Cursor) as cursor:
+    def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
+        connection = self.idle.pop() if self.idle else self._connect()
+        with connection.cursor(cursor_factory=Psycopg2Cursor) as cursor:
             compiled = self._compiled(statement)
-            cursor.execute(str(compiled), {**compiled.params, **parameters})
+            cursor.execute(str(compiled), {**compiled.params, **params})
             row = _row_of(tuple(column.name for column in cursor.description or ()))
-            return [row._make(values) for values in cursor]
+            rows = _Rows(row._make(values) for values in cursor)
+        self.idle.append(connection)
+        return rows
+
+    def _connect(self) -> Any:
+        pooled = self.connection().connection
+        connection = pooled.driver_connection
+        pooled.detach()
+        return connection
 
     def _compiled(self, statement: ClauseElement) -> Compiled:
-        if statement not in self._statements:
-            self._statements[statement] = statement.compile(self.engine)
-        return self._statements[statement]
+        if statement not in self.compiled:
+            self.compiled[statement] = statement.compile(self.get_bind())
+        return self.compiled[statement]
 
 
 @lru_cache
@@ -98,13 +99,18 @@ def _constant() -> ASGIApp:
 
 
 def _guarded_constant() -> ASGIApp:
-    return RequestLog(Headers(CORS(Limit(constant), ["http://localhost:3000"])))
+    return RequestLog(Headers(CORS(Limit(constant, Line()), ["http://localhost:3000"])))
 
 
-def _service_with(database: type[Database]) -> FastAPI:
-    settings = Settings()
-    app = create_app(settings)
-    app.state.database = database(settings.database_url, auto_migrate=False)
+def _service_with(session_type: type[Session]) -> FastAPI:
+    app = create_app(Settings())
+    database: Database = app.state.database
+
+    async def get_other_session() -> AsyncIterator[Session]:
+        with session_type(database.engine, info={"database": database}) as session:
+            yield session
+
+    app.dependency_overrides[get_session] = get_other_session
     return app
 
 
@@ -113,7 +119,7 @@ AROUND = "headers, CORS, request id, limit in flight"
 LINE = "the line in the log"
 ROUTE = "route, token, parameters, task as JSON"
 STATEMENT = "the statement, through psycopg2 in a greenlet"
-WHOLE = "SQLAlchemy, the time limit: the service"
+WHOLE = "SQLAlchemy's session and pool, the time limit: the service"
 LOWEST = "the lowest: a constant by an async handler, and that statement"
 
 # What each does that the one before does not; what it answers, and how much it logs.

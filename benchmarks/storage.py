@@ -73,7 +73,7 @@ if __name__ == "__main__":
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
         database = Database(make_url(server.get_uri(driver="psycopg2")), auto_migrate=True)
-        database.require_current_schema()
+        database.schema.require_current()
         _fill(database.engine)
         _print_sizes(database.engine)
     finally:

@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
 import models  # noqa: F401  # fills SQLModel.metadata
-from db import make_engine, migration_connection
+from db import make_engine
+from schema import migration_connection
 from settings import DatabaseSettings
 
 

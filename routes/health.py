@@ -27,5 +27,5 @@ async def health() -> Health:
 async def ready(request: Request) -> Health:
     """Tell whether requests can be served: the database answers and its schema is current."""
     database: Database = request.app.state.database
-    await database.check_schema()
+    await database.schema.check()
     return Health(status="ok")

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import to_json
 from sqlalchemy import Row
+from sqlmodel import Session
 
 import statements
 from auth import BAD_BODY, UNAUTHORIZED, CurrentUser, GuardedRoute
-from db import Database, DatabaseDep
+from db import SessionDep
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
 from models import (
     BIGINT_MAX,
@@ -120,16 +121,16 @@ router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | 
     response_model=TaskPublic,
     responses=CREATED | BAD_BODY | FULL,
 )
-async def create_task(
+def create_task(
     task: TaskCreate,
     request: Request,
     user: CurrentUser,
-    database: DatabaseDep,
+    session: SessionDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Create a task. It is `pending` unless you say otherwise."""
     limit: int = request.app.state.settings.tasks_per_user
-    row = await _create(task, idempotency_key, user, database, limit)
+    row = _create(task, idempotency_key, user, session, limit)
     location = {"Location": f"{path_of(request)}/{row.id}"}
     if row.replayed:
         return _answer(row, headers=location | {"Idempotent-Replayed": "true"})
@@ -137,14 +138,14 @@ async def create_task(
 
 
 @router.get("", response_model=list[TaskPublic], responses=LISTED)
-async def list_tasks(
-    request: Request, user: CurrentUser, database: DatabaseDep, page: PageQuery
+def list_tasks(
+    request: Request, user: CurrentUser, session: SessionDep, page: PageQuery
 ) -> Response:
     """List your tasks, newest first unless you say otherwise; `Link` leads to the next page."""
-    read = await database.all(page.statement(), **page.parameters(user))
+    read = session.exec(page.statement(), params=page.parameters(user)).all()
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
-        headers["X-Total-Count"] = str(await _total(page, read, user, database))
+        headers["X-Total-Count"] = str(_total(page, read, user, session))
     return _json(to_json([task_of(row) for row in page.rows(read)]), headers=headers)
 
 
@@ -154,11 +155,12 @@ async def list_tasks(
     responses=TASK | NOT_MODIFIED | NOT_FOUND,
     openapi_extra=DOCUMENTED,
 )
-async def read_task(
-    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+def read_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
     """Read one task."""
-    row = _found(await database.one(statements.READ, owner=user.id, task_id=task_id))
+    parameters = {"owner": user.id, "task_id": task_id}
+    row = _found(session.exec(statements.READ, params=parameters).one_or_none())
     if is_current(request, row.version):
         return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": etag(row.version)})
     return _answer(row)
@@ -167,40 +169,40 @@ async def read_task(
 @router.put(
     "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
 )
-async def put_task(
+def put_task(
     task_id: TaskIdPath,
     changes: Annotated[TaskUpdate, Body()],
     request: Request,
     user: CurrentUser,
-    database: DatabaseDep,
+    session: SessionDep,
 ) -> Response:
     """Change a task, exactly as PATCH does: a field that you leave out stays as it is."""
-    return _answer(await _change(task_id, changes, request, user, database))
+    return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.patch(
     "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
 )
-async def patch_task(
+def patch_task(
     task_id: TaskIdPath,
     changes: Annotated[TaskUpdate, Body()],
     request: Request,
     user: CurrentUser,
-    database: DatabaseDep,
+    session: SessionDep,
 ) -> Response:
     """Change a task: a field that you leave out stays as it is, `"description": null` clears it."""
-    return _answer(await _change(task_id, changes, request, user, database))
+    return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.patch(
     "/{task_id}/complete", response_model=TaskPublic, responses=CHANGED, openapi_extra=DOCUMENTED
 )
-async def complete_task(
-    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+def complete_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
     """Complete a task. Once more changes nothing."""
     changes: TaskUpdate = {"status": TaskStatus.COMPLETED}
-    return _answer(await _change(task_id, changes, request, user, database))
+    return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.delete(
@@ -209,41 +211,38 @@ async def complete_task(
     responses=NOT_FOUND | PRECONDITION_FAILED,
     openapi_extra=DOCUMENTED,
 )
-async def delete_task(
-    task_id: TaskIdPath, request: Request, user: CurrentUser, database: DatabaseDep
+def delete_task(
+    task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
     """Delete a task for good. Its id is never given out again."""
-    await _where_it_holds(statements.DELETE, request, task_id, user, database)
+    _execute_if(statements.DELETE, request, task_id, user, session)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.patch("", responses=BAD_BODY)
-async def patch_tasks(
+def patch_tasks(
     selection: SelectionQuery,
     changes: Annotated[TaskUpdate, Body()],
     user: CurrentUser,
-    database: DatabaseDep,
+    session: SessionDep,
 ) -> Updated:
     """Change all tasks with a status, or with one of some ids, at once."""
     if not changes:
         return Updated(updated=0)
     statement = statements.update_many(frozenset(changes), selection.status, selection.id)
-    return Updated(
-        updated=await database.count(statement, owner=user.id, **statements.new_values(changes))
-    )
+    parameters = {"owner": user.id, **statements.new_values(changes)}
+    return Updated(updated=session.exec(statement, params=parameters).rowcount)
 
 
 @router.delete("")
-async def delete_tasks(
-    selection: SelectionQuery, user: CurrentUser, database: DatabaseDep
-) -> Deleted:
+def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionDep) -> Deleted:
     """Delete all tasks with a status, or with one of some ids, at once."""
     statement = statements.delete_many(selection.status, selection.id)
-    return Deleted(deleted=await database.count(statement, owner=user.id))
+    return Deleted(deleted=session.exec(statement, params={"owner": user.id}).rowcount)
 
 
-async def _create(
-    task: TaskCreate, key: IdempotencyKey | None, user: User, database: Database, limit: int
+def _create(
+    task: TaskCreate, key: IdempotencyKey | None, user: User, session: Session, limit: int
 ) -> Row[Any]:
     """Insert the task, or find the one that the key has made before."""
     digest = sha256(task.model_dump_json().encode()).hexdigest() if key else None
@@ -252,8 +251,9 @@ async def _create(
         "idempotency_digest": digest,
         "replayed": False,
     }
-    values = {f"new_{name}": value for name, value in new.items()}
-    row = await database.one(statements.CREATE, owner=user.id, others=limit - 1, **values)
+    parameters = {"owner": user.id, "others": limit - 1}
+    parameters |= {f"new_{name}": value for name, value in new.items()}
+    row = session.exec(statements.CREATE, params=parameters).one_or_none()
     if row is None:
         raise too_many_tasks(limit)
     if row.idempotency_digest != digest:
@@ -261,44 +261,42 @@ async def _create(
     return row
 
 
-async def _total(page: Page, read: Sequence[Row[Any]], user: User, database: Database) -> int:
+def _total(page: Page, read: Sequence[Row[Any]], user: User, session: Session) -> int:
     """Tell how many tasks match: each row says it, and the first page has one if there is any."""
     if read:
         return int(read[0].total)
     if page.is_first:
         return 0
-    (counted,) = await database.all(page.total_statement(), **page.parameters(user))
-    return int(counted[0])
+    return session.exec(page.total_statement(), params=page.parameters(user)).one()
 
 
-async def _change(
-    task_id: int, changes: TaskUpdate, request: Request, user: User, database: Database
+def _change(
+    task_id: int, changes: TaskUpdate, request: Request, user: User, session: Session
 ) -> Row[Any]:
     if not changes:
-        return await _where_it_holds(statements.READ, request, task_id, user, database)
+        return _execute_if(statements.READ, request, task_id, user, session)
     statement = statements.update_one(frozenset(changes))
-    return await _where_it_holds(
-        statement, request, task_id, user, database, **statements.new_values(changes)
-    )
+    return _execute_if(statement, request, task_id, user, session, **statements.new_values(changes))
 
 
-async def _where_it_holds(
+def _execute_if(
     statement: statements.OneTask,
     request: Request,
     task_id: int,
     user: User,
-    database: Database,
+    session: Session,
     **parameters: object,
 ) -> Row[Any]:
-    """Execute a statement on one task where the conditions hold, which it decides itself.
+    """Execute a statement on one task, which checks the preconditions of the request itself.
 
-    Only where it found nothing another one tells why: no such task (404), or another version (412).
+    If it found nothing, a second one tells why: no such task (404), or another version (412).
     """
+    parameters |= {"owner": user.id, "task_id": task_id}
     preconditions = Preconditions.of(request)
     wanted = statements.if_version(statement, *preconditions)
-    row = await database.one(wanted, owner=user.id, task_id=task_id, **parameters)
+    row = session.exec(wanted, params=parameters).one_or_none()
     if row is None and preconditions != (None, None):
-        _found(await database.one(statements.READ, owner=user.id, task_id=task_id))
+        _found(session.exec(statements.READ, params=parameters).one_or_none())
         raise HTTPException(HTTPStatus.PRECONDITION_FAILED, "The task has another version by now")
     return _found(row)
 

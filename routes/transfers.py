@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
-from sqlalchemy import Connection
+from sqlmodel import Session
 
 import statements
 from auth import (
@@ -23,7 +23,8 @@ from auth import (
     CurrentUser,
     GuardedRoute,
 )
-from db import ANSWER_SECONDS, Database, DatabaseDep, aside, time_limit, transaction
+from db import Database, SessionDep
+from driver import in_thread, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, invalid
 from models import TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
@@ -35,6 +36,8 @@ IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
 Place = tuple[datetime, int]
+Page = tuple[bytes, Place | None]
+START: Place = (EPOCH, 0)
 
 
 class TransferRoute(GuardedRoute):
@@ -72,67 +75,63 @@ JSON_LINES = {"application/jsonl": {"itemSchema": {"$ref": "#/components/schemas
     response_class=StreamingResponse,
     responses={200: {"description": "One task a line, the oldest first", "content": JSON_LINES}},
 )
-async def export_tasks(user: CurrentUser, database: DatabaseDep) -> StreamingResponse:
+def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     """Give all your tasks, one JSON object a line, the oldest first."""
-    pages = _export(user, database)
-    # The first page is read before the answer begins, which can still be a 503 until then.
-    first = await anext(pages)
+    # The first page is read before the response begins, which can be a 503 until then.
+    first = _read_page(START, user, session)
     return StreamingResponse(
-        _with_first(first, pages),
+        _pages(first, user, session.info["database"]),
         media_type="application/jsonl",
         headers={"Content-Disposition": 'attachment; filename="tasks.jsonl"'},
     )
 
 
 @router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_SLOW | TOO_LARGE | FULL)
-async def import_tasks(
-    file: ReceivedFile, request: Request, user: CurrentUser, database: DatabaseDep
+def import_tasks(
+    file: ReceivedFile, request: Request, user: CurrentUser, session: SessionDep
 ) -> Imported:
     """Create a task for each line, or, where one is not valid, none at all.
 
     The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
     """
     limit: int = request.app.state.settings.tasks_per_user
-    with time_limit(IMPORT_SECONDS):
-        imported = await database.run(partial(_import, file, user, limit))
-    return Imported(imported=imported)
+    with time_limit(IMPORT_SECONDS), transaction(session.connection()):
+        return Imported(imported=_import(file, user, session, limit))
 
 
-async def _export(user: User, database: Database) -> AsyncIterator[bytes]:
-    """Read a page at a time: a slow reader holds no connection."""
-    place: Place | None = (EPOCH, 0)
-    while place is not None:
-        with time_limit(ANSWER_SECONDS):
-            page, place = await database.run(partial(_page, user, place))
-        yield page
+async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[bytes]:
+    """Read a page at a time, so that a slow reader holds no connection."""
+
+    def read(after: Place) -> Page:
+        with Session(database.engine) as session:
+            return _read_page(after, user, session)
+
+    lines, after = page
+    yield lines
+    while after is not None:
+        lines, after = await database.run(user.id, partial(read, after))
+        yield lines
 
 
-def _page(user: User, place: Place, connection: Connection) -> tuple[bytes, Place | None]:
-    """Give the tasks after a place, and the place of the last of them, if more may follow."""
-    after = dict(zip((column.name for column in statements.EXPORT_ORDER), place, strict=True))
-    rows = connection.execute(statements.EXPORT, {"owner": user.id, **after}).all()
-    page = b"".join(to_json(task_of(row)) + b"\n" for row in rows)
+def _read_page(after: Place, user: User, session: Session) -> Page:
+    """Return the tasks after a place, and the place of the last of them if more may follow."""
+    place = dict(zip((column.name for column in statements.EXPORT_ORDER), after, strict=True))
+    rows = session.exec(statements.EXPORT, params={"owner": user.id, **place}).all()
+    lines = b"".join(to_json(task_of(row)) + b"\n" for row in rows)
     is_full = len(rows) == statements.EXPORT_PAGE_ROWS
-    return page, (rows[-1].created_at, rows[-1].id) if is_full else None
+    return lines, (rows[-1].created_at, rows[-1].id) if is_full else None
 
 
-async def _with_first(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for page in pages:
-        yield page
-
-
-def _import(file: IO[bytes], user: User, limit: int, connection: Connection) -> int:
-    """Insert the lines, and tell how many they were."""
+def _import(file: IO[bytes], user: User, session: Session, limit: int) -> int:
+    """Insert the lines, and return how many there were."""
     imported = 0
-    with transaction(connection):
-        held = connection.execute(statements.COUNT, {"owner": user.id}).scalar_one()
-        rows = _read(file, user)
-        while batch := aside(lambda: list(islice(rows, ROWS_PER_INSERT))):
-            imported += len(batch)
-            if held + imported > limit:
-                raise too_many_tasks(limit)
-            connection.execute(statements.INSERT, batch)
+    held = session.exec(statements.COUNT, params={"owner": user.id}).one()
+    rows = _read(file, user)
+    while batch := in_thread(lambda: list(islice(rows, ROWS_PER_INSERT))):
+        imported += len(batch)
+        if held + imported > limit:
+            raise too_many_tasks(limit)
+        session.exec(statements.INSERT, params=batch)
     return imported
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 import statements
 from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
-from db import DatabaseDep
+from db import SessionDep
 from errors import UNAVAILABLE
 from models import User
 
@@ -20,7 +20,7 @@ async def read_me(user: CurrentUser) -> User:
 
 
 @router.delete("/api/me", status_code=HTTPStatus.NO_CONTENT)
-async def delete_me(user: CurrentUser, database: DatabaseDep) -> Response:
+def delete_me(user: CurrentUser, session: SessionDep) -> Response:
     """Erase everything that is stored for you, for good."""
-    await database.count(statements.ERASE, owner=user.id)
+    session.exec(statements.ERASE, params={"owner": user.id})
     return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -67,7 +67,9 @@ def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
 
 def _migrated(url: URL) -> URL:
-    Database(url, auto_migrate=True).require_current_schema()
+    database = Database(url, auto_migrate=True)
+    database.schema.require_current()
+    database.engine.dispose()  # a template must not be in use
     return url
 
 

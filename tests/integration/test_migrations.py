@@ -159,10 +159,10 @@ def test_only_one_thread_at_a_time_brings_the_schema_up_to_date(
     empty_database_url: URL,
 ) -> None:
     app = create_app(settings_for(empty_database_url))
-    database: Database = app.state.database
-    database._migration.acquire()  # noqa: SLF001  # as the other thread does
+    lock = app.state.database.schema._lock  # noqa: SLF001
+    lock.acquire()  # as the other thread does
 
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
-        database._migration.release()  # noqa: SLF001
+        lock.release()
         assert client.get("/ready").status_code == 200

@@ -5,22 +5,25 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.testclient import TestClient
 
 import db
-from db import Database, time_limit
+import driver
+from db import Database
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
+
+Result = TypeVar("Result")
 
 
 @pytest.fixture
@@ -93,9 +96,9 @@ def test_an_unasked_notice_does_not_cost_a_connection_that_works(
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the time, so that a test may wait for its end."""
-    monkeypatch.setattr(db, "ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.4)
     monkeypatch.setattr(db, "QUEUE_SECONDS", 0.15)
-    monkeypatch.setattr(db, "HANG_UP_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "HANG_UP_AFTER_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("short_limits")
@@ -121,7 +124,7 @@ def test_a_database_that_falls_silent_is_503_until_it_speaks(
 @pytest.mark.usefixtures("short_limits")
 def test_a_connection_that_comes_too_late_is_closed(app: FastAPI, wire: Wire) -> None:
     with TestClient(app, headers=bearer("ann")) as ann:
-        app.state.database.close()
+        app.state.database.engine.dispose()
         wire.freeze()
         assert ann.get("/api/tasks").status_code == 503
 
@@ -142,7 +145,7 @@ def test_name_servers_that_do_not_answer_are_not_waited_for(
         raise OSError("Temporary failure in name resolution")
 
     with TestClient(app, headers=bearer("ann")) as ann:
-        app.state.database.close()
+        app.state.database.engine.dispose()
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
         assert ann.get("/api/tasks").status_code == 503
@@ -169,7 +172,7 @@ def test_an_address_that_is_given_is_not_looked_up(wire: Wire) -> None:
 def test_of_several_hosts_those_that_cannot_be_reached_are_passed_over(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "ADDRESS_SECONDS", 0.1)
+    monkeypatch.setattr(driver, "ADDRESS_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = [f"127.0.0.1:{port}" for port in (silent.getsockname()[1], wire.url.port)]
         hosts.insert(0, "nonexistent.invalid:5432")
@@ -183,7 +186,7 @@ def test_no_statement_is_begun_after_its_time(
     ann: TestClient, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire.statements.clear()
-    monkeypatch.setattr(db, "ANSWER_SECONDS", db.HANG_UP_AFTER_SECONDS)
+    monkeypatch.setattr(driver, "ANSWER_SECONDS", driver.HANG_UP_AFTER_SECONDS)
 
     assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
     assert wire.statements == []
@@ -236,18 +239,21 @@ def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
     monkeypatch.setattr(db, "POOL_SIZE", 1)
     database = Database(database_url, auto_migrate=False)
     yield database
-    database.close()
+    database.engine.dispose()
+
+
+def _run(database: Database, ask: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
+    """Ask on a connection, as a handler of Ann's does."""
+
+    def work() -> Result:
+        with database.engine.connect() as connection:
+            return ask(connection)
+
+    return database.run("ann", work)
 
 
 def _one(connection: Connection) -> object:
     return connection.exec_driver_sql("SELECT 1").scalar_one()
-
-
-def test_who_has_waited_too_long_is_not_begun_with(sqlite_url: URL) -> None:
-    database = Database(sqlite_url, auto_migrate=False)
-
-    with time_limit(db.ANSWER_SECONDS - db.QUEUE_SECONDS), pytest.raises(PoolTimeoutError):
-        asyncio.run(database.run(_one))
 
 
 def test_who_gives_up_does_not_hold_up_who_comes_next(database: Database) -> None:
@@ -260,23 +266,26 @@ def test_who_gives_up_does_not_hold_up_who_comes_next(database: Database) -> Non
         given_up.wait(30)
 
     async def give_up_and_ask() -> object:
-        asking = asyncio.create_task(database.run(ask))
+        asking = asyncio.create_task(_run(database, ask))
         await asyncio.to_thread(begun.wait, 30)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         given_up.set()
-        return await database.run(_one)
+        return await _run(database, _one)
 
+    database.schema.require_current()
     assert asyncio.run(give_up_and_ask()) == 1
 
 
 def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
     database = Database(wire.url, auto_migrate=False)
+    database.schema.require_current()
+    database.engine.dispose()
     wire.freeze()
 
     async def give_up() -> None:
-        asking = asyncio.create_task(database.run(_one))
+        asking = asyncio.create_task(_run(database, _one))
         await asyncio.sleep(0)  # it has begun to connect
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -286,7 +295,7 @@ def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
     wire.thaw()
     while wire.clients or not wire.connections:
         time.sleep(0.01)
-    database.close()
+    database.engine.dispose()
 
 
 def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
@@ -294,9 +303,8 @@ def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
 ) -> None:
     ended = threading.Event()
     with TestClient(app) as client:
-        monkeypatch.setattr(db, "ANSWER_SECONDS", 0.1)
-        monkeypatch.setattr(app.state.database, "schema_is_current", False)
-        monkeypatch.setattr(app.state.database, "require_current_schema", ended.wait)
+        monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(app.state.database.schema, "require_current", ended.wait)
 
         response = client.get("/ready")
         ended.set()
@@ -369,7 +377,7 @@ def test_sqlite_connections_that_are_read_only_are_left_for_others(sqlite_url: U
         return query_only(connection)
 
     async def ask_two(ask: Callable[[Connection], object]) -> list[object]:
-        answers = [app.state.database.run(ask) for _ in range(2)]
+        answers = [_run(app.state.database, ask) for _ in range(2)]
         return list(await asyncio.gather(*answers))
 
     with TestClient(app, headers=bearer("ann")) as ann:
@@ -385,7 +393,7 @@ def test_a_damaged_sqlite_file_is_503(sqlite_url: URL, reasons: Callable[[], lis
     app = create_app(settings_for(sqlite_url))
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
-        app.state.database.close()
+        app.state.database.engine.dispose()
         with Path(str(sqlite_url.database)).open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * 8 * 4096)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import event, insert
 from starlette.testclient import TestClient
 
-from db import transaction
+from driver import transaction
 from models import TASKS, TaskCreate, new_columns
 
 ROWS = 3000
@@ -58,7 +58,7 @@ def plans(full_app: FastAPI) -> Iterator[list[str]]:
 def test_a_page_is_read_by_its_index_without_sorting(
     full_app: FastAPI, plans: list[str], ann: TestClient, query: str
 ) -> None:
-    assert full_app.state.database.schema_is_current
+    assert full_app.state.database.schema.is_current
     plans.clear()
 
     first = ann.get(f"/api/tasks{query}")

@@ -86,7 +86,7 @@ def test_an_operation_is_one_statement_that_names_the_owner(
 def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
     app, statements = traced_postgresql
     with TestClient(app, headers=bearer("ann")) as ann:
-        app.state.database.close()
+        app.state.database.engine.dispose()
         statements.clear()
 
         ann.get("/api/tasks")

@@ -10,9 +10,9 @@ from settings import ROOT
 
 LAYERS = [
     {"settings", "models", "errors", "logs", "metrics", "telemetry"},
-    {"db", "jwks", "gate", "overload"},
-    {"protocol"},
-    {"statements"},
+    {"driver", "jwks", "gate", "overload", "statements"},
+    {"schema", "protocol"},
+    {"db"},
     {"auth"},
     {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health", "routes.docs"},
@@ -66,7 +66,7 @@ def test_a_module_opens_with_one_sentence(module: str) -> None:
     assert docstring.partition("\n")[0].endswith(".")
 
 
-STATEMENTS = re.compile(r"(?<![.\w])(?:select|Select|update|delete|exists|_update)\(")
+STATEMENTS = re.compile(r"(?<![.\w])(?:select|Select|select_tasks|update|delete|exists|_update)\(")
 
 
 def test_sql_on_tasks_stands_in_one_module() -> None:
@@ -104,5 +104,7 @@ def _statements(tree: ast.Module) -> Iterator[str]:
     """Every function, or value at the top of the module, that builds a statement."""
     for node in tree.body:
         source = ast.unparse(node)
-        if not isinstance(node, ast.ImportFrom | ast.ClassDef) and STATEMENTS.search(source):
+        if isinstance(node, ast.ImportFrom | ast.ClassDef) or "def select_tasks" in source:
+            continue
+        if STATEMENTS.search(source):
             yield source

@@ -1,0 +1,312 @@
+"""How psycopg2 waits for PostgreSQL: in the event loop, and never past a request's deadline."""
+
+import asyncio
+import math
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar, cast
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
+from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812
+from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
+from typing_extensions import override
+
+# A caller waits five seconds at most; one of them is for the network and our own event loop.
+ANSWER_SECONDS = 4.0
+# A server may have several addresses: if one does not answer, the next is tried after this.
+ADDRESS_SECONDS = 1
+# PostgreSQL cancels a statement itself before we close the connection on it.
+HANG_UP_AFTER_SECONDS = 0.5
+
+EVENTS = {POLL_READ: selectors.EVENT_READ, POLL_WRITE: selectors.EVENT_WRITE}
+# Windows has no poll; select, which it has, would fail elsewhere on descriptors beyond 1,024.
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+Result = TypeVar("Result")
+
+# When the current request must be answered, on the monotonic clock. Nothing else has a deadline.
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+def start_deadline(seconds: float) -> None:
+    """Give what this task executes from here on so much time."""
+    _deadline.set(time.monotonic() + seconds)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Give what is executed in the block so much time, however long the request has taken."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit everything executed in the block, or nothing: an exception closes the connection."""
+    # On PostgreSQL a statement that waited for a lock must see what its former holder committed.
+    # SQLite must take its write lock first: later it could only fail.
+    is_sqlite = connection.dialect.name == "sqlite"
+    begin = "BEGIN IMMEDIATE" if is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
+    connection.exec_driver_sql(begin)
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def in_thread(work: Callable[[], Result]) -> Result:
+    """Run work that takes long in a thread, so that a handler does not hold up the event loop."""
+    return await_(asyncio.to_thread(work)) if in_greenlet() else work()
+
+
+class TimedCursor(Psycopg2Cursor):
+    """Sends each statement together with the time that is left for it.
+
+    Both travel in one message, which PostgreSQL runs as one transaction: this costs no round trip,
+    and the session keeps no setting, which a pooler would hand to its next client. The driver's
+    `cancel()` is no alternative: it holds the GIL while a frozen server does not answer.
+    """
+
+    @override
+    def execute(self, query: Any, vars: Any = None) -> None:
+        deadline = _deadline.get()
+        if deadline == math.inf:
+            super().execute(query, vars)
+            return
+        seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
+        if seconds <= 0:  # zero would mean no limit
+            raise psycopg2.OperationalError("No time is left for the statement")
+        limit = f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
+        # psycopg2 itself passes bytes when it executes for many rows.
+        super().execute(limit.encode() + query if isinstance(query, bytes) else limit + query, vars)
+
+
+class WatchedConnection(Psycopg2Connection):
+    """A connection whose socket the event loop watches from the first wait until it is closed.
+
+    Adding and removing the socket for each wait would cost three times as much as the wait itself.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None  # which watches the socket
+    _waiter: "asyncio.Future[None] | None" = None
+    _unread_events = 0
+
+    def readable(self) -> "asyncio.Future[None]":
+        """Return a future that is done once the server has sent something."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.unwatch()
+            loop.add_reader(self.fileno(), self._notify)
+            self._loop = loop
+        self._unread_events = 0
+        self._waiter = loop.create_future()
+        return self._waiter
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+            return
+        # One such event is usual: the waiter has not read yet. If there are more, the server has
+        # sent something unasked, such as its end, and the event loop would report it forever.
+        self._unread_events += 1
+        if self._unread_events > 1:
+            self.unwatch()
+
+    def unwatch(self) -> None:
+        """Stop watching the socket, which must happen before it is closed and its number reused."""
+        loop, self._loop = self._loop, None
+        if loop is None or loop.is_closed():
+            return
+        if loop is _running_loop():
+            loop.remove_reader(self.fileno())
+        else:
+            loop.call_soon_threadsafe(loop.remove_reader, self.fileno())
+
+    @override
+    def close(self) -> None:
+        if not self.closed:
+            self.unwatch()
+        super().close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+# `client_encoding`: psycopg2 otherwise takes the encoding of the database, whatever that is.
+# The keepalives find out within a minute that a router has forgotten the connection.
+CONNECT_ARGS: dict[str, object] = {
+    "client_encoding": "utf8",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "connection_factory": WatchedConnection,
+    "cursor_factory": TimedCursor,
+}
+
+
+def wait(connection: Psycopg2Connection) -> None:
+    """Wait for the server until the deadline: psycopg2's wait callback.
+
+    In a greenlet, where handlers run, the event loop goes on meanwhile. If this raises, psycopg2
+    closes the connection.
+    """
+    try:
+        while (state := connection.poll()) != POLL_OK:
+            seconds = _seconds_left()
+            if in_greenlet() and isinstance(connection, WatchedConnection):
+                _wait_in_event_loop(connection, state, seconds)
+            else:
+                is_ready(connection, state, seconds)
+    except BaseException:
+        if isinstance(connection, WatchedConnection):
+            connection.unwatch()
+        raise
+
+
+def _seconds_left() -> float | None:
+    deadline = _deadline.get()
+    if deadline == math.inf:
+        return None
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise psycopg2.OperationalError("The database does not answer in time")
+    return seconds
+
+
+def _wait_in_event_loop(connection: WatchedConnection, state: int, seconds: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    if state == POLL_READ:
+        ready = connection.readable()
+    else:  # a statement that is larger than the buffers
+        ready = loop.create_future()
+        loop.add_writer(connection.fileno(), _finish, ready)
+    timer = None if seconds is None else loop.call_later(seconds, _finish, ready)
+    try:
+        await_(ready)
+    finally:
+        if timer is not None:
+            timer.cancel()
+        if state != POLL_READ:
+            loop.remove_writer(connection.fileno())
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def is_ready(connection: Psycopg2Connection, state: int, seconds: float | None) -> bool:
+    """Wait in this thread until the socket is ready, or not even then."""
+    with Selector() as selector:
+        selector.register(connection, EVENTS[state])
+        return bool(selector.select(seconds))
+
+
+def refuse_closed(driver: DBAPIConnection, _: ConnectionPoolEntry, __: object) -> None:
+    """Make the pool replace a connection that the server has closed while it was idle.
+
+    The server seldom says anything else unasked, so that only then a statement must find out.
+    """
+    connection = cast("Psycopg2Connection", driver)
+    if is_ready(connection, POLL_READ, 0):
+        try:
+            connection.cursor().execute("SELECT 1")
+        except psycopg2.Error as error:
+            raise DisconnectionError("The server has closed the connection") from error
+
+
+def connect(
+    dialect: Dialect, _: ConnectionPoolEntry, arguments: list[Any], parameters: dict[str, Any]
+) -> DBAPIConnection:
+    """Connect before the deadline, whatever the name servers and the server's addresses do.
+
+    In a thread that can be left behind: looking up a name blocks for as long as it takes.
+    """
+    attempt: Future[DBAPIConnection] = Future()
+    attempt.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            attempt.set_result(_connect_to_any(dialect, arguments, parameters))
+        except Exception as error:  # noqa: BLE001  # it is raised where the attempt is waited for
+            attempt.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=[run], daemon=True).start()
+    seconds = _seconds_left()
+    try:
+        if in_greenlet():
+            return await_(asyncio.wait_for(asyncio.wrap_future(attempt), seconds))
+        return attempt.result(seconds)
+    except TimeoutError as error:
+        raise psycopg2.OperationalError("No connection within the time that is left") from error
+    finally:
+        if not attempt.done():  # it may still succeed
+            attempt.add_done_callback(_close)
+
+
+def _close(attempt: "Future[DBAPIConnection]") -> None:
+    if attempt.exception() is None:
+        attempt.result().close()
+
+
+def _connect_to_any(
+    dialect: Dialect, arguments: list[Any], parameters: dict[str, Any]
+) -> DBAPIConnection:
+    """Try one address after the other.
+
+    libpq does that as well, but it moves on from an address that does not answer only where it
+    waits itself, not under a wait callback.
+    """
+    *others, last = _addresses(parameters)
+    for address in others:
+        with suppress(psycopg2.OperationalError), time_limit(ADDRESS_SECONDS):
+            return dialect.connect(*arguments, **parameters | address)
+    try:
+        return dialect.connect(*arguments, **parameters | last)
+    except psycopg2.OperationalError as error:
+        problem = str(error)
+    # Outside the handler, since the first error would keep what there is of the connection open.
+    server = last.get("hostaddr") or parameters.get("host") or "the server"
+    raise psycopg2.OperationalError(f"No connection to {server}: {problem}")
+
+
+def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what to connect to: each address of each host, or a socket in a folder."""
+    if "host" not in parameters or "hostaddr" in parameters:
+        return [{}]  # libpq knows
+    hosts = str(parameters["host"]).split(",")
+    ports = str(parameters.get("port", "")).split(",")
+    addresses = []
+    for host, port in zip(hosts, ports * len(hosts), strict=False):  # one port may be for all
+        to = {"host": host, "port": port}
+        if host.startswith("/"):
+            addresses.append(to)
+            continue
+        with suppress(OSError, UnicodeError):  # another host may have one
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
+    if not addresses:
+        raise psycopg2.OperationalError(f"No address is known of {parameters['host']}")
+    return addresses
