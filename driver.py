@@ -74,7 +74,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 def in_thread(work: Callable[[], Result]) -> Result:
     """Run work that takes long in a thread, so that a handler does not hold up the event loop."""
-    return await_(asyncio.to_thread(work)) if in_greenlet() else work()
+    return await_(asyncio.to_thread(work)) if _in_handler() else work()
 
 
 class TimedCursor(Psycopg2Cursor):
@@ -147,6 +147,12 @@ class WatchedConnection(Psycopg2Connection):
         super().close()
 
 
+def _in_handler() -> bool:
+    """Tell whether this is a greenlet of the event loop, which can wait without blocking it."""
+    # Asked first, since greenlets keep something of each thread that asks them.
+    return _running_loop() is not None and in_greenlet()
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -175,7 +181,7 @@ def wait(connection: Psycopg2Connection) -> None:
     try:
         while (state := connection.poll()) != POLL_OK:
             seconds = _seconds_left()
-            if in_greenlet() and isinstance(connection, WatchedConnection):
+            if _in_handler() and isinstance(connection, WatchedConnection):
                 _wait_in_event_loop(connection, state, seconds)
             else:
                 is_ready(connection, state, seconds)
@@ -256,7 +262,7 @@ def connect(
     threading.Thread(target=copy_context().run, args=[run], daemon=True).start()
     seconds = _seconds_left()
     try:
-        if in_greenlet():
+        if _in_handler():
             return await_(asyncio.wait_for(asyncio.wrap_future(attempt), seconds))
         return attempt.result(seconds)
     except TimeoutError as error:

@@ -77,7 +77,7 @@ class _Driver(Session):
         self.idle.append(connection)
         return rows
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Any:  # noqa: ANN401  # the driver's
         pooled = self.connection().connection
         connection = pooled.driver_connection
         pooled.detach()
