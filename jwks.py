@@ -118,6 +118,7 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.name = url.partition("?")[0]  # for the log: a query may hold a key of its own
         self._keys: dict[str, VerificationKey] = {}
         self._fetch: asyncio.Task[None] | None = None
         self._answered = False
@@ -169,7 +170,7 @@ class KeySet:
         try:
             members = _members(await _download(self._url))
         except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            logger.warning("No key set from %s: %s", self._url, str(error) or type(error).__name__)
+            logger.warning("No key set from %s: %s", self.name, str(error) or type(error).__name__)
         else:
             # A key that stays is the same object, by which the tokens that it verified are known.
             self._keys = {
