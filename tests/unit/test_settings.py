@@ -168,6 +168,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 ",b/d",
                 "%40abstract/d",
                 "[::1/d",
+                "[1:x]/d",
             ]
         ),
         ("DATABASE_URL", "postgresql:app:s3cret@h/d", IS_NO_URL),
