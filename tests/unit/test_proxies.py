@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from errors import AuthServerUnavailableError
-from jwks import KeySet
+from jwks import KeySet, VerificationKey
 from tests.auth_server import AuthServer, SigningKey, auth_server
 
 ED = SigningKey("EdDSA")
@@ -28,6 +29,12 @@ def server() -> Iterator[AuthServer]:
         yield server
 
 
+def _get(key_set: KeySet) -> VerificationKey | None:
+    """Get the key in a thread of its own, for coverage: see test_key_set.run."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, key_set.get("k1")).result()
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("credentials", ["", "ann:s3cret@", "http://ann:s3cret@"])
 def test_a_public_host_is_asked_through_the_proxy_which_the_log_names(
@@ -41,7 +48,7 @@ def test_a_public_host_is_asked_through_the_proxy_which_the_log_names(
     monkeypatch.setenv(name, credentials + proxy)
     key_set = KeySet("http://auth.example.com/keys?p=s3cret")
 
-    key = asyncio.run(key_set.get("k1"))
+    key = _get(key_set)
 
     assert [key and key.member, *server.requested] == [
         ED.member,
@@ -81,7 +88,7 @@ def test_a_proxy_does_not_come_between_this_service_and_an_auth_server_beside_it
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
 
-    key = asyncio.run(KeySet(f"{server.url}/jwks").get("k1"))
+    key = _get(KeySet(f"{server.url}/jwks"))
 
     assert key is not None
     assert key.member == ED.member
@@ -111,7 +118,7 @@ def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
     monkeypatch.setenv("HTTPS_PROXY", proxy)
 
     with pytest.raises(AuthServerUnavailableError):
-        asyncio.run(KeySet("https://auth.example.com/jwks").get("k1"))
+        _get(KeySet("https://auth.example.com/jwks"))
 
     assert caplog.messages[-1].endswith(": the proxy that the environment names cannot be used")
     assert "cret" not in caplog.text
