@@ -78,14 +78,13 @@ class TokenVerifier:
     """Tells whose a token is, with the secret, with the auth server's key set, or with both."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.better_auth_url
-        self._issuer, self._audience = settings.issuer, settings.audience
+        self._issuer, self._audiences = settings.issuer, settings.audiences
         self._secret: Key | None = None
         self._key_set: KeySet | None = None
         if settings.better_auth_secret is not None:
             self._secret = HMACKey(settings.better_auth_secret.get_secret_value(), "HS256")
-        if self._url is not None:
-            self._key_set = KeySet(f"{self._url}/api/auth/jwks")
+        if settings.key_set_url is not None:
+            self._key_set = KeySet(settings.key_set_url)
         self._accepted: OrderedDict[bytes, _Accepted] = OrderedDict()
 
     async def verify(self, token: str) -> User:
@@ -151,7 +150,7 @@ class TokenVerifier:
         if key is None:
             raise InvalidTokenError(
                 "Token is signed with a key that is not known",
-                f"Token has a kid that is not in the key set of {self._url}",
+                f"Token has a kid that is not in the key set of {self._key_set.name}",
             )
         # RFC 8725, 3.1: the algorithm is the key's, never the token's to choose.
         if key.algorithm != algorithm:
@@ -167,10 +166,12 @@ class TokenVerifier:
                 f"Token has the iss {_shown(issuer)}, not {self._issuer}: see JWT_ISSUER",
             )
         audiences = claims.get("aud")
-        if self._audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        named = audiences if isinstance(audiences, list) else [audiences]
+        if not any(audience in self._audiences for audience in named):
             raise InvalidTokenError(
                 "Token is for another audience",
-                f"Token has the aud {_shown(audiences)}, not {self._audience}: see JWT_AUDIENCE",
+                f"Token has the aud {_shown(audiences)}, not {' or '.join(self._audiences)}: "
+                "see JWT_AUDIENCE",
             )
 
 

@@ -6,8 +6,11 @@ from starlette import datastructures
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
 
 from errors import error_response
+
+ORIGIN_SHOWN_CHARS = 100
 
 # OWASP's REST Security Cheat Sheet. Strict-Transport-Security is for whoever ends TLS to decide.
 SECURITY_HEADERS = [
@@ -26,15 +29,10 @@ class CORS(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-            allow_headers=(
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                "If-Match",
-                "If-None-Match",
-                "X-Request-ID",
-            ),
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+            # Sentry, OpenTelemetry and others add their own. A header cannot act in the user's
+            # name here: there are no cookies.
+            allow_headers=("*",),
             expose_headers=(
                 "ETag",
                 "Idempotent-Replayed",
@@ -48,6 +46,24 @@ class CORS(CORSMiddleware):
             ),
         )
 
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            headers = datastructures.Headers(scope=scope)
+            origin = headers.get("Origin")
+            # A page of this server, such as /docs, sends its origin as well, and needs no leave.
+            if (
+                origin is not None
+                and not self.is_allowed_origin(origin)
+                and origin.partition("://")[2] != headers.get("Host")
+            ):
+                shown = repr(origin[:ORIGIN_SHOWN_CHARS])
+                reasons = [scope["state"].get("reason"), f"Origin {shown} is not in CORS_ORIGINS"]
+                scope["state"]["reason"] = "; ".join(filter(None, reasons))
+
+    @override
     def preflight_response(self, request_headers: datastructures.Headers) -> Response:
         """Answer a preflight."""
         response = super().preflight_response(request_headers)

@@ -5,7 +5,9 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 from cryptography.exceptions import InvalidSignature
@@ -37,6 +39,8 @@ KEY_TYPES: dict[str, dict[str, str]] = {
     "RS256": {"kty": "RSA"},
     "PS256": {"kty": "RSA"},
 }
+# RFC 6761, 6762 and ICANN's resolution 2024.07.29.06.
+PRIVATE_DOMAINS = (".localhost", ".local", ".internal")
 PUBLIC_PARAMETERS = {"kty", "crv", "x", "y", "n", "e"}
 
 logger = logging.getLogger(__name__)
@@ -118,6 +122,11 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.name = url.partition("?")[0]  # for the log: a query may hold a key of its own
+        if (proxy := _proxy_for(url)) is not None:
+            host = proxy.partition("://")[2].rpartition("@")[2]
+            self.name += f" (through the proxy {host})"
+            logger.info("Reading the key set from %s", self.name)
         self._keys: dict[str, VerificationKey] = {}
         self._fetch: asyncio.Task[None] | None = None
         self._answered = False
@@ -169,7 +178,7 @@ class KeySet:
         try:
             members = _members(await _download(self._url))
         except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            logger.warning("No key set from %s: %s", self._url, str(error) or type(error).__name__)
+            logger.warning("No key set from %s: %s", self.name, str(error) or type(error).__name__)
         else:
             # A key that stays is the same object, by which the tokens that it verified are known.
             self._keys = {
@@ -183,6 +192,27 @@ class KeySet:
             self._fetch = None
 
 
+def _proxy_for(url: str) -> str | None:
+    """Give the proxy that the environment names, unless the host is in a private network."""
+    scheme, host = httpx2.URL(url).scheme, httpx2.URL(url).host.rstrip(".")
+    try:
+        is_private = not ip_address(host).is_global
+    except ValueError:
+        is_private = "." not in host or host.endswith(PRIVATE_DOMAINS)
+    if is_private or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _transport(url: str) -> httpx2.AsyncHTTPTransport:
+    try:
+        return httpx2.AsyncHTTPTransport(proxy=_proxy_for(url))
+    except (ImportError, httpx2.InvalidURL, ValueError) as error:  # whose messages may repeat it
+        raise ValueError("the proxy that the environment names cannot be used") from error
+
+
 async def _download(url: str) -> bytes:
     """Download within FETCH_TIMEOUT_SECONDS and KEY_SET_MAX_BYTES, from this URL and no other."""
     body = b""
@@ -190,7 +220,9 @@ async def _download(url: str) -> bytes:
     headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
     async with (
         asyncio.timeout(FETCH_TIMEOUT_SECONDS),
-        httpx2.AsyncClient(follow_redirects=False, headers=headers) as client,
+        httpx2.AsyncClient(
+            follow_redirects=False, headers=headers, transport=_transport(url)
+        ) as client,
         client.stream("GET", url) as response,
     ):
         if response.status_code != httpx2.codes.OK:

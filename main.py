@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
 from opentelemetry import trace
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
@@ -29,7 +29,7 @@ from logs import RequestLog, configure_logging
 from overload import Limit
 from rates import TOO_MANY, RateLimit
 from routes import docs, health, tasks, transfers, users
-from settings import ENV_FILE, ROOT, Settings, explain
+from settings import ENV_FILE, ROOT, Settings, read_settings
 from telemetry import HiddenQuery, trace_statements
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
@@ -40,8 +40,6 @@ WORKER_START_SECONDS = 60
 EXPORT_TIMEOUT_SECONDS = 2
 # New objects before Python looks for garbage; its own 700 are less than one request makes.
 GC_THRESHOLD = 10_000
-# uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
-STARTUP_FAILURE = 3
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -150,7 +148,7 @@ def __getattr__(name: str) -> FastAPI:
     """`main:app`, built when a server asks for it, so that an import alone needs no settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    settings = _read_settings()
+    settings = read_settings(Settings)
     configure_logging(settings.log_level)
     _tell_libraries(settings)
     app = globals()["app"] = create_app(settings)
@@ -166,15 +164,6 @@ def freeze() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-
-
-def _read_settings() -> Settings:
-    """Read the settings, or end the process with one line that says what is wrong."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        sys.stderr.write(f"Cannot start: {explain(error)}\n")
-        sys.exit(STARTUP_FAILURE)
 
 
 def _tell_libraries(settings: Settings) -> None:
@@ -198,7 +187,7 @@ def main() -> None:
     token.add_argument("--minutes", default=60, type=int, help="how long it is valid (%(default)s)")
     arguments = parser.parse_args()
     if arguments.command == "token":
-        secret = _read_settings().better_auth_secret
+        secret = read_settings(Settings).better_auth_secret
         if secret is None:
             parser.error("token needs BETTER_AUTH_SECRET, which is not set")
         sys.stdout.write(sign(secret, arguments.user, arguments.minutes) + "\n")
@@ -214,13 +203,12 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    unset = (
-        not ENV_FILE.exists() and not {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL"} & os.environ.keys()
-    )
+    ways = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}
+    unset = not ENV_FILE.exists() and not ways & {name.upper() for name in os.environ}
     # A container has nothing to write into, and must be told.
     if unset and os.access(ENV_FILE.parent, os.W_OK):
         _write_secret()
-    configure_logging(_read_settings().log_level)
+    configure_logging(read_settings(Settings).log_level)
     uvicorn.run(
         "main:app",
         host=arguments.host,

@@ -1,15 +1,18 @@
 """The environment, then `.env`, read once into one frozen Settings."""
 
 import re
+import sys
+from importlib import import_module
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from jose.backends import HMACKey
 from jose.exceptions import JWKError
 from psycopg2 import ProgrammingError
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import parse_dsn
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -17,8 +20,10 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic_core import Url
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -26,75 +31,207 @@ from sqlalchemy.exc import ArgumentError
 ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+PORT_MAX = 65535
+# uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
+STARTUP_FAILURE = 3
+
+NO_DATABASE_URL = "is not a URL; it looks like postgresql://user:password@host/name"
+NO_DATABASE = "must begin with postgresql:// or with sqlite:/// and a file's path"
+NO_SERVER_URL = "is not a URL; it looks like https://app.example.com"
+NO_ORIGINS = (
+    "must be origins such as https://app.example.com, separated by commas, "
+    "without quotes and brackets"
+)
+NOT_ENCODED = (
+    "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
+    "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
+)
+NO_SERVER = "must not contain @: a user name or a password does not belong there"
+
+
+def _clean(text: object) -> object:
+    """Take white space and a byte order mark off the ends: `echo` and editors leave them there."""
+    if not isinstance(text, str):
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        problem = "is not in UTF-8"
+    else:
+        return text.strip().strip("\ufeff").strip()
+    raise ValueError(problem)  # outside: the other error holds the text
+
+
+def _refuse_unencoded(url: str) -> None:
+    """Refuse what must be percent-encoded in a user name and a password (RFC 3986, 3.2.1).
+
+    Parsers disagree on where such a password ends. One that takes the rest of it for the host
+    repeats it in its messages.
+    """
+    user, _, _ = url.partition("://")[2].rpartition("@")
+    if re.search(r"[@/?#\[\]]", user) or re.search(r"[#\s]|%(?![0-9A-Fa-f]{2})", url):
+        raise ValueError(NOT_ENCODED)
 
 
 def _parse_database_url(text: object) -> URL:
-    """Accept what hosts hand out (`postgres://`, `postgresql://`) and name the driver ourselves.
+    """Accept libpq's URIs and SQLAlchemy's URLs, for the one driver that is installed."""
+    scheme, separator, rest = str(text).partition("://")
+    if not separator:
+        raise ValueError(NO_DATABASE_URL)
+    if scheme == "sqlite":
+        return _parse_sqlite_url(str(text))
+    if scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
+        raise ValueError(NO_DATABASE)
+    _refuse_unencoded(str(text))
+    return _sqlalchemy_url(_libpq_parameters(rest))
 
-    SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3 and refuses `postgres://`.
-    """
+
+def _parse_sqlite_url(text: str) -> URL:
     try:
-        url = make_url(str(text))
-    except (ArgumentError, ValueError) as error:
-        # Not chained into the message: SQLAlchemy's would print the password.
-        raise ValueError(
-            "is not a URL; it looks like postgresql://user:password@host/name"
-        ) from error
-    if url.drivername in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        _refuse_unknown_options(url)
-        return url.set(drivername="postgresql+psycopg2")
-    if url.drivername == "sqlite" and url.database not in {None, "", ":memory:"}:
-        return url
-    raise ValueError("must begin with postgresql:// or with sqlite:/// and a file's path")
+        url = make_url(text)
+        url.get_dialect()().create_connect_args(url)
+        problem = NO_DATABASE if url.database in {None, "", ":memory:"} else None
+    except ArgumentError:  # its message repeats the URL
+        problem = NO_DATABASE
+    except ValueError:
+        problem = "has a value that SQLite cannot use"
+    if problem is not None:
+        raise ValueError(problem)
+    return url
 
 
-def _refuse_unknown_options(url: URL) -> None:
-    for option in url.query:
+def _libpq_parameters(rest: str) -> dict[str, str]:
+    """Read a URI as libpq does, whose error messages repeat parts of it and stay here."""
+    query = rest.partition("?")[2]
+    try:
+        parameters = parse_dsn(f"postgresql://{rest}")
+        options = parse_qsl(query, keep_blank_values=True)
+    except (ProgrammingError, ValueError):
+        parameters = None
+    if parameters is None:
+        raise ValueError(_problem_of(query))
+    hosts = [value.partition(":") for name, value in options if name == "host"]
+    if len(hosts) > 1:  # SQLAlchemy's form: host=h1:5432&host=h2:5432
+        parameters["host"] = ",".join(host for host, _, _ in hosts)
+        parameters["port"] = ",".join(port for _, _, port in hosts)
+    return parameters
+
+
+def _problem_of(query: str) -> str:
+    """Name an option that libpq does not know, unless its name may be a part of a password."""
+    if re.search("pass|secret", query, re.IGNORECASE):
+        return "cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
+    for name in re.findall(r"(?:^|&)(\w+)=", query):
         try:
-            make_dsn(**{option: "1"})
-        except ProgrammingError as error:
-            raise ValueError(
-                f"has an option that PostgreSQL's libpq does not know: {option}"
-            ) from error
+            parse_dsn(f"postgresql://?{quote(name)}=1")
+        except ProgrammingError:
+            return f"has an option that PostgreSQL's libpq does not know: {name}"
+    return NO_DATABASE_URL
+
+
+def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
+    hosts, ports = (parameters.pop(name, "").split(",") for name in ("host", "port"))
+    if (
+        len(ports) not in {1, len(hosts)}
+        or not all(_is_port(port) for port in ports)
+        or not (hosts == [""] or all(_is_host(host) for host in hosts))
+    ):
+        raise ValueError(NO_DATABASE_URL)
+    url = URL.create(
+        "postgresql+psycopg2",
+        parameters.pop("user", None),
+        parameters.pop("password", None),
+        database=parameters.pop("dbname", None),
+        query=parameters,
+    )
+    # A URL has a place for one host, which is no folder, and for its port.
+    if len(hosts) == 1 and hosts[0] and not hosts[0].startswith("/"):
+        return url.set(host=hosts[0], port=int(ports[0]) if ports[0] else None)
+    servers = {"host": ",".join(hosts), "port": ",".join(ports) if any(ports) else ""}
+    return url.update_query_dict({name: value for name, value in servers.items() if value})
+
+
+def _is_port(text: str) -> bool:
+    return not text or (re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) <= PORT_MAX)
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return re.fullmatch(r"/.*|[\w.-]+", text) is not None
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value():
+    text = secret.get_secret_value()
+    if not any(character.isprintable() and not character.isspace() for character in text):
         raise ValueError("is empty; put the secret of your Better Auth server there")
     try:
-        HMACKey(secret.get_secret_value(), "HS256")
+        HMACKey(text, "HS256")
     except JWKError as error:
         raise ValueError("is a PEM key or certificate; it must be a shared secret") from error
     return secret
 
 
 def _parse_server_url(text: str) -> str:
-    message = "is not a URL; it looks like https://app.example.com"
+    if "?" in text:
+        raise ValueError(NO_SERVER_URL)
+    return str(_parse_http_url(text)).rstrip("/")
+
+
+def _parse_key_set_url(text: str) -> str:
+    return str(_parse_http_url(text))
+
+
+def _parse_http_url(text: str) -> Url:
+    """Read a URL as browsers do (WHATWG's URL standard)."""
+    if "@" in text:
+        raise ValueError(NO_SERVER)
     try:
-        url = urlsplit(text)
-        unusable = url.port == 0 or url.query or url.fragment or not url.hostname
-    except ValueError as error:
-        raise ValueError(message) from error
-    if unusable or url.scheme not in {"http", "https"}:
-        raise ValueError(message)
-    return text.rstrip("/")
+        url = Url(text)
+    except ValueError:
+        url = None
+    if (
+        url is None
+        or not re.match("https?://", text, re.IGNORECASE)
+        # WHATWG allows more than a server can be named by, and `https://a;https://b`.
+        or not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:]+\]", url.host or "")
+        or url.port == 0
+        or "#" in text
+    ):
+        raise ValueError(NO_SERVER_URL)
+    return url
 
 
-def _origin(url: str | None) -> str | None:
-    """Give the origin as Better Auth writes it: no path, and no port that goes without saying."""
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    default_port = {"http": 80, "https": 443}[parts.scheme]
-    port = "" if parts.port in {None, default_port} else f":{parts.port}"
-    return f"{parts.scheme}://{parts.hostname}{port}"
+def _origin(url: Url) -> str:
+    """Give the origin as browsers and Better Auth write it: `new URL(…).origin`."""
+    default_port = {"http": 80, "https": 443}[url.scheme]
+    port = "" if url.port == default_port else f":{url.port}"
+    return f"{url.scheme}://{url.host}{port}"
 
 
-def _split_origins(text: object) -> object:
-    """`https://a.example/, https://b.example` -> two origins as browsers write them."""
+def _split(text: object) -> object:
     if not isinstance(text, str):
         return text
-    return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _parse_origin(text: str) -> str:
+    """Write an origin as browsers do: `https://App.Example.com:443/` is https://app.example.com."""
+    if text == "*":
+        return text
+    if "*" in text:
+        raise ValueError("must name each origin, or be * alone: there are no other wildcards")
+    # Of apps and of extensions: capacitor://localhost, chrome-extension://<id>.
+    if re.fullmatch(r"(?!(ftp|wss?|file|https?):)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?", text):
+        return text
+    try:
+        return _origin(Url(_parse_server_url(text)))
+    except ValueError as error:
+        raise ValueError(NO_SERVER if "@" in text else NO_ORIGINS) from error
 
 
 class Rate(NamedTuple):
@@ -112,21 +249,37 @@ def _parse_rate(text: object) -> Rate:
 
 
 def _require_redis(url: str) -> str:
-    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+    if url.partition("://")[0] not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
     if find_spec("redis") is None:
         raise ValueError("needs a package that is not installed: uv sync --extra redis")
+    _refuse_unencoded(url)
+    try:
+        import_module("redis.asyncio").from_url(url).connection_pool.make_connection()
+        usable = True
+    except Exception:  # noqa: BLE001  # of several kinds, whose messages repeat parts of the URL
+        usable = False
+    if not usable:
+        raise ValueError("is not a URL of Redis; it looks like redis://:password@host:6379/0")
     return url
 
 
 class DatabaseSettings(BaseSettings):
     """What a migration run needs to be told: it works without the secret."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", frozen=True)
-
-    database_url: Annotated[URL, NoDecode, BeforeValidator(_parse_database_url)] = make_url(
-        f"sqlite:///{ROOT / 'todo.db'}"
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
+
+    database_url: Annotated[
+        URL, NoDecode, BeforeValidator(_parse_database_url), Field(repr=False)
+    ] = make_url(f"sqlite:///{ROOT / 'todo.db'}")
+
+    clean = field_validator("*", mode="before")(_clean)
 
 
 class Settings(DatabaseSettings):
@@ -134,48 +287,100 @@ class Settings(DatabaseSettings):
 
     better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)] | None = None
     better_auth_url: Annotated[str, AfterValidator(_parse_server_url)] | None = None
+    jwks_url: Annotated[str, AfterValidator(_parse_key_set_url)] | None = None
     jwt_issuer: str | None = None
-    jwt_audience: str | None = None
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_origins)] = (
-        "http://localhost:3000",
-    )
+    jwt_audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_parse_origin)], ...],
+        NoDecode,
+        BeforeValidator(_split),
+    ] = ("http://localhost:3000",)
     auto_migrate: bool = True
     tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
     rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_parse_rate)] | None = None
-    rate_limit_store: Annotated[str, AfterValidator(_require_redis)] | None = None
+    rate_limit_store: Annotated[
+        Annotated[str, AfterValidator(_require_redis)] | None, Field(repr=False)
+    ] = None
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
     ] = "INFO"
-    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_parse_server_url)] | None = None
     prometheus_multiproc_dir: DirectoryPath | None = None
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:
-        if self.better_auth_secret is None and self.better_auth_url is None:
+        if self.key_set_url is None and self.better_auth_secret is None:
             raise ValueError(
                 "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
                 "put your Better Auth server's URL, or its secret, there"
             )
+        # Anyone may have tokens signed by a key set that serves many applications.
+        if self.key_set_url is not None and not (self.issuer and self.audiences):
+            raise ValueError(
+                "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
+                "they say whose tokens are accepted"
+            )
         return self
+
+    @property
+    def key_set_url(self) -> str | None:
+        """Where the auth server publishes its keys."""
+        if self.jwks_url is not None or self.better_auth_url is None:
+            return self.jwks_url
+        # Better Auth: `baseURL` without a path has the `basePath` /api/auth.
+        at_root = urlsplit(self.better_auth_url).path == ""
+        return f"{self.better_auth_url}{'/api/auth' if at_root else ''}/jwks"
 
     @property
     def issuer(self) -> str | None:
         """The `iss` that a token of the key set must have."""
-        return self.jwt_issuer or _origin(self.better_auth_url)
+        return self.jwt_issuer or self._auth_origin
 
     @property
-    def audience(self) -> str | None:
-        """The `aud` that a token of the key set must have."""
-        return self.jwt_audience or _origin(self.better_auth_url)
+    def audiences(self) -> tuple[str, ...]:
+        """What the `aud` of a token of the key set must contain one of."""
+        return self.jwt_audience or tuple(filter(None, [self._auth_origin]))
+
+    @property
+    def _auth_origin(self) -> str | None:
+        return None if self.better_auth_url is None else _origin(Url(self.better_auth_url))
+
+
+Kind = TypeVar("Kind", bound=DatabaseSettings)
+
+
+def read_settings(kind: type[Kind]) -> Kind:
+    """Read the settings, or end the process with one line that says what is wrong."""
+    path = kind.model_config["env_file"]
+    try:
+        _refuse_other_encodings(Path(str(path)))
+        return kind()
+    except ValidationError as error:
+        problem = explain(error)
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+    except UnicodeError:
+        problem = f"{path} is not in UTF-8: save it as UTF-8"
+    sys.stderr.write(f"Cannot start: {problem}\n")
+    sys.exit(STARTUP_FAILURE)
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    # A pipe can be read once only, which pydantic-settings does.
+    if (path.is_file() or path.is_dir()) and "\0" in path.read_text("utf-8"):
+        raise UnicodeError("UTF-16 without a byte order mark")
 
 
 def explain(error: ValidationError) -> str:
     """Name each bad setting and the reason in one line, without its value."""
     return "; ".join(
-        " ".join([*(str(name).upper() for name in problem["loc"][:1]), _reason(problem["msg"])])
+        " ".join([*_names(problem["loc"]), problem["msg"].removeprefix("Value error, ")])
         for problem in error.errors(include_input=False, include_url=False)
     )
 
 
-def _reason(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _names(location: tuple[int | str, ...]) -> list[str]:
+    """Name the setting and, in a list, which of its values."""
+    return [
+        f"(value {part + 1})" if isinstance(part, int) else part.upper() for part in location[:2]
+    ]

@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 import models  # noqa: F401  # fills SQLModel.metadata
 from db import make_engine
 from schema import migration_connection
-from settings import DatabaseSettings
+from settings import DatabaseSettings, read_settings
 
 
 def _migrate(engine: Engine) -> None:
@@ -23,4 +23,4 @@ if engine_of_the_program is not None:
     _migrate(engine_of_the_program)
 else:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _migrate(make_engine(DatabaseSettings().database_url))
+    _migrate(make_engine(read_settings(DatabaseSettings).database_url))

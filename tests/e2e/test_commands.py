@@ -117,6 +117,40 @@ def test_a_bad_setting_ends_the_start_with_one_line(
     assert (ended.returncode, ended.stderr, ended.stdout) == (3, line, "")
 
 
+COMMANDS = [
+    ["uv", "run", "main.py"],
+    ["uv", "run", "main.py", "token", "ann"],
+    ["uv", "run", "uvicorn", "main:app"],
+    ["uv", "run", "alembic", "current"],
+    ["uv", "run", "alembic", "upgrade", "head"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_repeats_a_part_of_a_password(run: Run, command: list[str]) -> None:
+    url = "postgresql://app:Sup3r@S3cretTail@db.example/db"
+
+    ended = run(*command, BETTER_AUTH_SECRET=SECRET_TEXT, DATABASE_URL=url)
+
+    start, _, reason = ended.stderr.partition(": in a user name")
+    assert start == "Cannot start: DATABASE_URL has a character that must be percent-encoded"
+    assert reason.count("\n") == 1
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "cretTail" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_env_file_of_powershell_is_refused_in_one_line(
+    run: Run, checkout: Path, command: list[str]
+) -> None:
+    (checkout / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET_TEXT}\r\n", "utf-16")
+
+    ended = run(*command)
+
+    line = f"Cannot start: {checkout / '.env'} is not in UTF-8: save it as UTF-8\n"
+    assert (ended.returncode, ended.stderr, ended.stdout) == (3, line, "")
+
+
 def test_workers_that_cannot_start_are_not_started_again(run: Run) -> None:
     ended = run("uv", "run", "uvicorn", "main:app", "--workers", "2", "--port", "0")
 

@@ -21,8 +21,7 @@ import pytest
 import yaml
 from sqlalchemy import URL
 
-from main import STARTUP_FAILURE
-from settings import ROOT
+from settings import ROOT, STARTUP_FAILURE
 from tests.actors import SECRET
 from tests.dockerfile import Image, context_of
 from tests.e2e.conftest import needs_node

@@ -134,6 +134,39 @@ def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None
     assert run(TokenVerifier(settings).verify(token)).id == "ann"
 
 
+@pytest.mark.parametrize("audience", ["b", ["a"], ["c", "b"]])
+def test_one_of_several_audiences_is_enough(server: AuthServer, audience: object) -> None:
+    settings = settings_for(
+        make_url("sqlite:///unused.db"), better_auth_url=server.url, jwt_audience="a, b"
+    )
+    verifier = TokenVerifier(settings)
+
+    assert run(verifier.verify(ED.token(server.claims(aud=audience)))).id == "ann"
+    with pytest.raises(InvalidTokenError) as refused:
+        run(verifier.verify(ED.token(server.claims(aud="c"))))
+    assert refused.value.hint == "Token has the aud 'c', not a or b: see JWT_AUDIENCE"
+
+
+@pytest.mark.parametrize(
+    ("path", "others", "asked"),
+    [
+        ("/auth", {}, "/auth/jwks"),
+        ("/api/auth/", {}, "/api/auth/jwks"),
+        ("", {"jwks_url": "{server}/.well-known/jwks.json?p=1"}, "/.well-known/jwks.json?p=1"),
+    ],
+)
+def test_the_key_set_is_read_where_the_settings_say(
+    server: AuthServer, path: str, others: dict[str, str], asked: str
+) -> None:
+    given = {name: url.format(server=server.url) for name, url in others.items()}
+    settings = settings_for(
+        make_url("sqlite:///unused.db"), better_auth_url=server.url + path, **given
+    )
+
+    assert run(TokenVerifier(settings).verify(ED.token(server.claims()))).id == "ann"
+    assert server.requested == [asked]
+
+
 UNUSABLE: dict[str, Any] = {
     "null": None,
     "text": "key",

@@ -1,10 +1,14 @@
 """What a setting may be, and what is said of one that is not."""
 
+import os
+import threading
+from pathlib import Path
+
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import make_url
 
-from settings import Settings, explain
+from settings import DatabaseSettings, Settings, explain, read_settings
 from tests.actors import settings_for
 
 SQLITE = make_url("sqlite:///x.db")
@@ -38,7 +42,37 @@ def test_only_the_secret_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
             "postgresql://u:p%40@h/d?sslmode=require&channel_binding=require",
             "postgresql+psycopg2://u:p%40@h/d?channel_binding=require&sslmode=require",
         ),
+        ("postgresql://u:p:w!$@h/d", "postgresql+psycopg2://u:p%3Aw!$@h/d"),
+        ("postgresql:///d?user=u&password=p%26w", "postgresql+psycopg2://u:p%26w@/d"),
+        ("postgresql://h/d?port=5433", "postgresql+psycopg2://h:5433/d"),
+        ("postgresql://h/d?ssl=true", "postgresql+psycopg2://h/d?sslmode=require"),
+        ("postgresql://", "postgresql+psycopg2://"),
+        ("postgresql:///d", "postgresql+psycopg2:///d"),
+        ("postgresql://u@/d", "postgresql+psycopg2://u@/d"),
+        ("postgresql://[::1]:5433/d", "postgresql+psycopg2://[::1]:5433/d"),
+        ("postgresql://bücher.example/d", "postgresql+psycopg2://bücher.example/d"),
+        (
+            "postgresql:///d?host=/var/run/postgresql",
+            "postgresql+psycopg2:///d?host=/var/run/postgresql",
+        ),
+        (
+            "postgresql://%2Fvar%2Frun%2Fpostgresql:5433/d",
+            "postgresql+psycopg2:///d?host=/var/run/postgresql&port=5433",
+        ),
+        ("postgresql://a:1,b:2/d", "postgresql+psycopg2:///d?host=a,b&port=1,2"),
+        ("postgresql://[::1]:1,[::2]/d", "postgresql+psycopg2:///d?host=::1,::2&port=1,"),
+        (
+            "postgresql://u:p@a,b/d?target_session_attrs=read-write",
+            "postgresql+psycopg2://u:p@/d?host=a,b&target_session_attrs=read-write",
+        ),
+        ("postgresql://a,b/d?port=1", "postgresql+psycopg2:///d?host=a,b&port=1"),
+        ("postgresql://u@/d?host=a:1&host=b:2", "postgresql+psycopg2://u@/d?host=a,b&port=1,2"),
+        ("\ufeffpostgresql://h/d\r\n", "postgresql+psycopg2://h/d"),
         ("sqlite:///tasks.db", "sqlite:///tasks.db"),
+        (
+            "sqlite:////home/ann/50% of my #1 @ tasks.db",
+            "sqlite:////home/ann/50% of my #1 @ tasks.db",
+        ),
         ("sqlite:////var/lib/tasks.db", "sqlite:////var/lib/tasks.db"),
     ],
 )
@@ -50,12 +84,29 @@ def test_a_database_url_is_taken_as_hosts_hand_it_out(
     assert Settings(_env_file=None).database_url == make_url(used)
 
 
+EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there"
 SHOULD_LOOK = "RATE_LIMIT must look like 100/minute; second, hour and day are known as well"
 SHOULD_BEGIN = "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path"
 NO_SERVER = "BETTER_AUTH_URL is not a URL; it looks like https://app.example.com"
 NEITHER = (
     "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
     "put your Better Auth server's URL, or its secret, there"
+)
+NOT_ENCODED = (
+    "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
+    "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
+)
+NO_QUERY = (
+    "DATABASE_URL cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
+)
+NO_USER = "must not contain @: a user name or a password does not belong there"
+NO_REDIS = "RATE_LIMIT_STORE is not a URL of Redis; it looks like redis://:password@host:6379/0"
+NO_ORIGIN = (
+    "CORS_ORIGINS (value 1) must be origins such as https://app.example.com, separated by commas, "
+    "without quotes and brackets"
+)
+NO_WILDCARD = (
+    "CORS_ORIGINS (value 1) must name each origin, or be * alone: there are no other wildcards"
 )
 IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password@host/name"
 
@@ -79,16 +130,131 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             "RATE_LIMIT_STORE must begin with redis://, rediss:// or unix://",
         ),
         ("DATABASE_URL", "sqlite:///:memory:", SHOULD_BEGIN),
+        ("DATABASE_URL", "sqlite://u:s3cret@h/x.db", SHOULD_BEGIN),
+        (
+            "DATABASE_URL",
+            "sqlite:///x.db?timeout=s3cret",
+            "DATABASE_URL has a value that SQLite cannot use",
+        ),
+        *(
+            ("DATABASE_URL", f"postgresql://{rest}", f"DATABASE_URL {NOT_ENCODED}")
+            for rest in [
+                "app:Sup3r@S3cretTail@db.example/db",
+                "app:Sup3r/S3cretTail@db.example/db",
+                "app:12/S3cretTail@db.example/db",
+                "app:Sup3r?S3cretTail@db.example/db",
+                "app:Sup3r?S3cretTail=1@db.example/db",
+                "app:Sup3r#S3cretTail@db.example/db",
+                "app:Sup3r[S3cretTail@db.example/db",
+                "app:Sup3r]S3cretTail@db.example/db",
+                "app:Sup3r%S3cretTail@db.example/db",
+                "app:Sup3r%@db.example/db",
+                "app:Sup3r S3cretTail@db.example/db",
+                "app@corp:S3cretTail@db.example/db",
+                "db.example/db?user=app&password=Sup3r@S3cretTail",
+                "db.example/db?password=Sup3r#S3cretTail",
+                "db.example/db?sslpassword=Sup3r%S3cretTail",
+            ]
+        ),
+        *(
+            ("DATABASE_URL", f"postgresql://{rest}", IS_NO_URL)
+            for rest in [
+                "u:p%00@h/d",
+                "u:p%ff@h/d",
+                "u:p\x01@h\x01/d",
+                "h:0/d",
+                "h:65536/d",
+                "a:1,b:2,c:3/d?port=1,2",
+                ",b/d",
+                "%40abstract/d",
+                "[::1/d",
+                "[1:x]/d",
+            ]
+        ),
+        ("DATABASE_URL", "postgresql:app:s3cret@h/d", IS_NO_URL),
+        ("DATABASE_URL", "host=h password=s3cret", IS_NO_URL),
+        *(
+            ("DATABASE_URL", f"postgresql://h/d?{query}", NO_QUERY)
+            for query in [
+                "password=Sup3r&S3cretTail",
+                "password=Sup3r&S3cretTail=1",
+                "password=Sup3r=S3cretTail",
+                "sslpassword=Sup3r&S3cretTail=1",
+                "passfile=Sup3r&S3cretTail=1",
+            ]
+        ),
+        *(
+            ("CORS_ORIGINS", text, NO_ORIGIN)
+            for text in [
+                '["http://localhost:3000"]',
+                "'http://localhost:3000'",
+                "localhost:3000",
+                "app.example.com",
+                "//app.example.com",
+                "https:/app.example.com",
+                "null",
+                "https://",
+                "https://a.example?x=1",
+                "https://a.example/#x",
+                "https://a.example:port",
+                "https://a.example:65536",
+                "https://a.example https://b.example",
+                "https://a.example;https://b.example",
+                "ftp://a.example",
+                "wss://a.example",
+                "file:///home/ann/index.html",
+                "javascript:1",
+            ]
+        ),
+        *(
+            ("CORS_ORIGINS", text, NO_WILDCARD)
+            for text in [
+                "http://*.vercel.app",
+                "http://localhost:*",
+                "https://*",
+                "*.example.com",
+            ]
+        ),
+        ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {NO_USER}"),
+        ("CORS_ORIGINS", "http://a, b", NO_ORIGIN.replace("1", "2")),
+        *(
+            (name, url, f"{name} {NO_USER}")
+            for name in ("BETTER_AUTH_URL", "JWKS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT")
+            for url in [
+                "https://u:s3cret@h",
+                "https://u:Sup3r/S3cretTail@h",
+                "https://u:1/S3cret@h",
+            ]
+        ),
+        ("JWKS_URL", "h/keys", "JWKS_URL is not a URL; it looks like https://app.example.com"),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "h:4318",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL; it looks like https://app.example.com",
+        ),
+        (
+            "RATE_LIMIT_STORE",
+            "s3cret",
+            "RATE_LIMIT_STORE must begin with redis://, rediss:// or unix://",
+        ),
+        *(
+            ("RATE_LIMIT_STORE", f"redis://{rest}", f"RATE_LIMIT_STORE {NOT_ENCODED}")
+            for rest in [":Sup3r@S3cretTail@h", ":Sup3r#S3cretTail@h", "u:Sup3r/S3cretTail@h:1"]
+        ),
+        *(
+            ("RATE_LIMIT_STORE", f"redis://{rest}", NO_REDIS)
+            for rest in ["h:s3cret", "h?password=Sup3r&S3cretTail=1", "h?db=s3cret", "[s3cret"]
+        ),
+        ("BETTER_AUTH_SECRET", " \t\r\n", EMPTY_SECRET),
+        ("BETTER_AUTH_SECRET", "\u200b\u00a0", EMPTY_SECRET),
+        ("BETTER_AUTH_SECRET", "s3cret\udcff", "BETTER_AUTH_SECRET is not in UTF-8"),
+        ("DATABASE_URL", "postgresql://u:s3cret\udcff@h/d", "DATABASE_URL is not in UTF-8"),
         (
             "DATABASE_URL",
             "postgresql://u:s3cret@h/d?pgbouncer=true",
             "DATABASE_URL has an option that PostgreSQL's libpq does not know: pgbouncer",
         ),
-        (
-            "BETTER_AUTH_SECRET",
-            "",
-            "BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there",
-        ),
+        ("BETTER_AUTH_SECRET", "", EMPTY_SECRET),
         (
             "BETTER_AUTH_SECRET",
             "-----BEGIN PUBLIC KEY-----\ns3cret\n-----END PUBLIC KEY-----",
@@ -101,7 +267,10 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 "localhost:3000",
                 "ftp://s3cret",
                 "http://",
+                "http:/h",
                 "http://h:port",
+                "http://h?",
+                "http://a;http://b",
                 "http://h:0",
                 "http://[s3cret",
                 "http://h?s3cret",
@@ -124,6 +293,8 @@ def test_a_bad_setting_is_named_with_the_reason_and_without_its_value(
         Settings(_env_file=None)
 
     assert explain(raised.value) == line
+    for text in (str(raised.value), repr(raised.value)):
+        assert "s3cret" not in text.lower()
 
 
 def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,43 +307,112 @@ def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert explain(raised.value) == NEITHER
 
 
-@pytest.mark.parametrize(
-    ("given", "url", "origin"),
-    [
-        ("http://localhost:3000", "http://localhost:3000", "http://localhost:3000"),
-        ("https://A.example:443/", "https://A.example:443", "https://a.example"),
-        ("http://a.example:80", "http://a.example:80", "http://a.example"),
-        ("https://a.example/app/", "https://a.example/app", "https://a.example"),
-    ],
-)
+# The right-hand sides are what Node.js answers for `new URL(…).origin`.
+ORIGINS = [
+    ("http://localhost:3000", "http://localhost:3000"),
+    ("https://A.example:443/", "https://a.example"),
+    ("HTTP://a.example:80", "http://a.example"),
+    ("http://a.example:443", "http://a.example:443"),
+    ("http://a.example:00080", "http://a.example"),
+    ("http://a.example.", "http://a.example."),
+    ("http://a_b.example", "http://a_b.example"),
+    ("https://a.example/app/", "https://a.example"),
+    ("http://[::1]:3000", "http://[::1]:3000"),
+    ("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
+    ("http://[2001:DB8::0:1]", "http://[2001:db8::1]"),
+    ("http://[1:0:0:4:5:6:7:8]", "http://[1::4:5:6:7:8]"),
+    ("http://[::ffff:192.168.0.1]", "http://[::ffff:c0a8:1]"),
+    ("http://127.1:3000", "http://127.0.0.1:3000"),
+    ("https://Bücher.example", "https://xn--bcher-kva.example"),
+    ("https://faß.de", "https://xn--fa-hia.de"),
+    ("https://例え.テスト", "https://xn--r8jz45g.xn--zckzah"),
+    ("https://\uff21\uff22\uff23.example", "https://abc.example"),
+    ("https://i❤.ws", "https://xn--i-7iq.ws"),
+    ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+]
+
+
+@pytest.mark.parametrize(("given", "origin"), ORIGINS)
 def test_the_auth_servers_origin_is_issuer_and_audience(
-    monkeypatch: pytest.MonkeyPatch, given: str, url: str, origin: str
+    monkeypatch: pytest.MonkeyPatch, given: str, origin: str
 ) -> None:
     _environment(monkeypatch, BETTER_AUTH_URL=given)
 
     settings = Settings(_env_file=None)
 
-    assert (settings.better_auth_url, settings.issuer, settings.audience) == (url, origin, origin)
+    assert (settings.issuer, settings.audiences) == (origin, (origin,))
 
 
-def test_issuer_and_audience_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    _environment(monkeypatch, BETTER_AUTH_URL="http://a", JWT_ISSUER="i", JWT_AUDIENCE="a")
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ("http://h:3000", "http://h:3000/api/auth/jwks"),
+        ("http://h:3000/", "http://h:3000/api/auth/jwks"),
+        ("https://h/auth", "https://h/auth/jwks"),
+        ("https://H:443/api/auth/", "https://h/api/auth/jwks"),
+        ("https://bücher.example", "https://xn--bcher-kva.example/api/auth/jwks"),
+    ],
+)
+def test_a_path_in_the_auth_servers_url_is_its_base_path(
+    monkeypatch: pytest.MonkeyPatch, given: str, keys: str
+) -> None:
+    _environment(monkeypatch, BETTER_AUTH_URL=given)
+
+    assert Settings(_env_file=None).key_set_url == keys
+
+
+def test_the_key_set_may_be_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, BETTER_AUTH_URL="https://h/auth", JWKS_URL="https://k/keys?p=1")
 
     settings = Settings(_env_file=None)
 
-    assert (settings.issuer, settings.audience) == ("i", "a")
+    assert settings.key_set_url == "https://k/keys?p=1"
+    assert (settings.issuer, settings.audiences) == ("https://h", ("https://h",))
+
+
+def test_a_key_set_alone_needs_the_issuer_and_the_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, JWKS_URL="https://k/keys", JWT_ISSUER="i")
+    monkeypatch.delenv("BETTER_AUTH_SECRET")
+
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+    monkeypatch.setenv("JWT_AUDIENCE", "a")
+    settings = Settings(_env_file=None)
+
+    assert explain(raised.value) == (
+        "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
+        "they say whose tokens are accepted"
+    )
+    assert settings.key_set_url == "https://k/keys"
+    assert (settings.issuer, settings.audiences) == ("i", ("a",))
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("a", ("a",)), (" a , b,,", ("a", "b")), (" ", ("http://h",))]
+)
+def test_issuer_and_audiences_can_be_set(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[str, ...]
+) -> None:
+    _environment(monkeypatch, BETTER_AUTH_URL="http://h", JWT_ISSUER="i,j\n", JWT_AUDIENCE=given)
+
+    settings = Settings(_env_file=None)
+
+    assert (settings.issuer, settings.audiences) == ("i,j", used)
 
 
 @pytest.mark.parametrize(
     ("given", "used"),
     [
-        ("http://a.example", ("http://a.example",)),
         (" http://a.example/ , ,https://b.example// ", ("http://a.example", "https://b.example")),
         ("", ()),
         ("*", ("*",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("tauri://localhost:1420", ("tauri://localhost:1420",)),
+        ("chrome-extension://abcdefgh", ("chrome-extension://abcdefgh",)),
+        *((given, (origin,)) for given, origin in ORIGINS),
     ],
 )
-def test_origins_are_a_list_with_commas(
+def test_origins_are_a_list_with_commas_and_are_written_as_browsers_do(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[str, ...]
 ) -> None:
     _environment(monkeypatch, CORS_ORIGINS=given)
@@ -180,14 +420,29 @@ def test_origins_are_a_list_with_commas(
     assert Settings(_env_file=None).cors_origins == used
 
 
+@pytest.mark.parametrize("given", ["the secret\n", " the secret\r\n", "\ufeffthe secret"])
+def test_white_space_around_the_secret_is_taken_off(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    _environment(monkeypatch, BETTER_AUTH_SECRET=given)
+
+    secret = Settings(_env_file=None).better_auth_secret
+
+    assert secret == SecretStr("the secret")
+
+
 def test_without_an_auth_server_there_is_no_issuer_and_no_audience() -> None:
     settings = settings_for(SQLITE)
 
-    assert (settings.issuer, settings.audience) == (None, None)
+    assert (settings.issuer, settings.audiences) == (None, ())
 
 
 def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
-    settings = settings_for(make_url("postgresql://u:s3cret@h/d"), better_auth_secret="s3cret" * 9)
+    settings = settings_for(
+        make_url("postgresql://u:s3cret@h/d?sslpassword=s3cret"),
+        better_auth_secret="s3cret" * 9,
+        rate_limit_store="redis://:s3cret@h",
+    )
 
     with pytest.raises(ValidationError, match="frozen"):
         settings.auto_migrate = False  # type: ignore[misc]  # which is the point
@@ -222,3 +477,76 @@ def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert explain(raised.value) == (
         "RATE_LIMIT_STORE needs a package that is not installed: uv sync --extra redis"
     )
+
+
+GOOD = "BETTER_AUTH_SECRET=the secret of the file, of 32 bytes\n"
+
+
+@pytest.fixture
+def env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / ".env"
+    _environment(monkeypatch)
+    monkeypatch.delenv("BETTER_AUTH_SECRET")
+    for kind in (Settings, DatabaseSettings):
+        monkeypatch.setitem(kind.model_config, "env_file", path)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_an_env_file_is_read_with_and_without_a_byte_order_mark(
+    env_file: Path, encoding: str
+) -> None:
+    env_file.write_text(GOOD, encoding)
+
+    secret = read_settings(Settings).better_auth_secret
+
+    assert secret == SecretStr("the secret of the file, of 32 bytes")
+
+
+def test_an_env_file_may_be_a_pipe_as_password_managers_make_it(env_file: Path) -> None:
+    os.mkfifo(env_file)
+    writer = threading.Thread(target=env_file.write_text, args=[GOOD])
+    writer.start()
+
+    secret = read_settings(Settings).better_auth_secret
+
+    writer.join()
+    assert secret == SecretStr("the secret of the file, of 32 bytes")
+
+
+@pytest.mark.parametrize("kind", [Settings, DatabaseSettings])
+@pytest.mark.parametrize(
+    ("encoding", "comment"),
+    [
+        *((encoding, "for Ann") for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+        *((encoding, "für Ann") for encoding in ("utf-16-le", "latin-1")),
+    ],
+)
+def test_an_env_file_in_another_encoding_is_refused_in_one_line(
+    env_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[DatabaseSettings],
+    encoding: str,
+    comment: str,
+) -> None:
+    env_file.write_text(f"# {comment}\n{GOOD}", encoding)
+
+    with pytest.raises(SystemExit) as ended:
+        read_settings(kind)
+
+    assert ended.value.code == 3
+    line = f"Cannot start: {env_file} is not in UTF-8: save it as UTF-8\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_an_env_file_that_cannot_be_read_is_named(
+    env_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_file.mkdir()  # which Docker makes of a mounted file that is missing
+
+    with pytest.raises(SystemExit) as ended:
+        read_settings(Settings)
+
+    assert ended.value.code == 3
+    line = f"Cannot start: {env_file} cannot be read: Is a directory\n"
+    assert capsys.readouterr() == ("", line)
