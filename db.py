@@ -6,10 +6,9 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from inspect import iscoroutinefunction, signature
 from typing import Annotated, Any, TypeVar
-from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 from psycopg2.errors import ReadOnlySqlTransaction
@@ -31,6 +30,7 @@ from schema import Schema
 POOL_SIZE = 16
 # Of these, for one user: statements that are stuck, say on a lock, are mostly those of few users.
 USER_POOL_SIZE = 4
+USERS_MAX = 10_000  # whose shares are remembered
 # Of ANSWER_SECONDS, what a request may wait for a connection. The rest is for the database.
 QUEUE_SECONDS = 1.5
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
@@ -46,7 +46,7 @@ class Database:
         self.schema = Schema(self.engine, auto_migrate=auto_migrate)
         self.line = Line()
         self._connections = asyncio.Semaphore(POOL_SIZE)
-        self._users: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._share_of = lru_cache(USERS_MAX)(lambda _: asyncio.Semaphore(USER_POOL_SIZE))
         # SQLite blocks, and Windows' event loop cannot watch a socket.
         self._threads: ThreadPoolExecutor | None = None
         if url.get_backend_name() == "sqlite" or sys.platform == "win32":
@@ -62,11 +62,10 @@ class Database:
 
         """
         driver.start_deadline(driver.ANSWER_SECONDS)
-        user = self._users.get(user_id)
-        if user is None:
-            user = self._users[user_id] = asyncio.Semaphore(USER_POOL_SIZE)
+        share = self._share_of(user_id)
+        must_wait = share.locked() or self._connections.locked()
         try:
-            async with asyncio.timeout(QUEUE_SECONDS) as queue, user:
+            async with asyncio.timeout(QUEUE_SECONDS if must_wait else None) as queue, share:
                 with self.line:
                     async with self._connections:
                         queue.reschedule(None)
@@ -147,13 +146,7 @@ def in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(handler)  # FastAPI reads the parameters of the handler itself
     async def run(**arguments: Any) -> object:  # noqa: ANN401  # whatever the handler takes
-        session: Session = arguments["session"]
-        database: Database = session.info["database"]
-
-        def work() -> object:
-            with session:  # which gives the connection back
-                return handler(**arguments)
-
-        return await database.run(arguments["user"].id, work)
+        database: Database = arguments["session"].info["database"]
+        return await database.run(arguments["user"].id, partial(handler, **arguments))
 
     return run

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-import selectors
+import select
 import socket
 import threading
 import time
@@ -13,7 +13,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar, cast
 
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+from psycopg2.extensions import POLL_OK, POLL_READ
 from psycopg2.extensions import connection as Psycopg2Connection  # noqa: N812  # it is a class
 from psycopg2.extensions import cursor as Psycopg2Cursor  # noqa: N812
 from sqlalchemy import Connection
@@ -30,10 +30,6 @@ ANSWER_SECONDS = 4.0
 ADDRESS_SECONDS = 1
 # PostgreSQL cancels a statement itself before we close the connection on it.
 HANG_UP_AFTER_SECONDS = 0.5
-
-EVENTS = {POLL_READ: selectors.EVENT_READ, POLL_WRITE: selectors.EVENT_WRITE}
-# Windows has no poll; select, which it has, would fail elsewhere on descriptors beyond 1,024.
-Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 Result = TypeVar("Result")
 
@@ -225,9 +221,12 @@ def _finish(future: "asyncio.Future[None]") -> None:
 
 def is_ready(connection: Psycopg2Connection, state: int, seconds: float | None) -> bool:
     """Wait in this thread until the socket is ready, or not even then."""
-    with Selector() as selector:
-        selector.register(connection, EVENTS[state])
-        return bool(selector.select(seconds))
+    if not hasattr(select, "poll"):  # pragma: no cover  # Windows
+        reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
+        return any(select.select(reading, writing, [], seconds))
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def refuse_closed(driver: DBAPIConnection, _: ConnectionPoolEntry, __: object) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import math
+from functools import lru_cache
 from time import monotonic
-from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,6 +23,7 @@ OVERLOADED_SECONDS = 10
 # What is refused has a line together: one for each would take longer than refusing does.
 REFUSALS_TOLD_SECONDS = 1
 LIMITED = "/api/"
+CALLERS_MAX = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ class Limit:
     def __init__(self, app: ASGIApp, line: Line) -> None:
         self._app = app
         self._line = line  # of all requests that need the database
-        self._callers: WeakValueDictionary[bytes, Line] = WeakValueDictionary()
+        # Of those who send the same token, which nobody has checked yet; by its hash.
+        self._line_of = lru_cache(CALLERS_MAX)(lambda _: Line())
         self._busy = busy_response()
         self._refused = 0  # and not logged yet
 
@@ -70,21 +72,13 @@ class Limit:
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
             return
-        own = self._line_of(scope)
+        own = self._line_of(hash(_credentials(scope)))
         if self._line.is_full() or own.is_full():
             self._note_refusal(scope)
             await self._busy(scope, receive, send)
         else:
             with own:
                 await self._app(scope, receive, send)
-
-    def _line_of(self, scope: Scope) -> Line:
-        """Return the line of those who send the same token, which nobody has checked yet."""
-        credentials = dict(scope["headers"]).get(b"authorization", b"")
-        line = self._callers.get(credentials)
-        if line is None:
-            line = self._callers[credentials] = Line()
-        return line
 
     def _note_refusal(self, scope: Scope) -> None:
         scope["state"]["told_together"] = True
@@ -95,3 +89,10 @@ class Limit:
     def _tell(self) -> None:
         logger.warning("Refused %d requests with 503: too many are in flight", self._refused)
         self._refused = 0
+
+
+def _credentials(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return bytes(value)
+    return b""
