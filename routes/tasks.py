@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints, model_validator
@@ -130,7 +130,10 @@ def create_task(
 ) -> Response:
     """Create a task. It is `pending` unless you say otherwise."""
     limit: int = request.app.state.settings.tasks_per_user
-    row = _create(task, idempotency_key, user, session, limit)
+    body = KeyedBody()
+    if idempotency_key:
+        body = KeyedBody(idempotency_key, sha256(task.model_dump_json().encode()).hexdigest())
+    row = insert_task(new_columns(task, datetime.now(UTC)), body, user, session, limit)
     location = {"Location": f"{path_of(request)}/{row.id}"}
     if row.replayed:
         return _answer(row, headers=location | {"Idempotent-Replayed": "true"})
@@ -146,7 +149,7 @@ def list_tasks(
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
         headers["X-Total-Count"] = str(_total(page, read, user, session))
-    return _json(to_json([task_of(row) for row in page.rows(read)]), headers=headers)
+    return json_response(to_json([task_of(row) for row in page.rows(read)]), headers=headers)
 
 
 @router.get(
@@ -241,22 +244,30 @@ def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionD
     return Deleted(deleted=session.exec(statement, params={"owner": user.id}).rowcount)
 
 
-def _create(
-    task: TaskCreate, key: IdempotencyKey | None, user: User, session: Session, limit: int
+class KeyedBody(NamedTuple):
+    """An Idempotency-Key and the digest of the body that came with it; neither without a key."""
+
+    key: IdempotencyKey | None = None
+    digest: str | None = None
+
+
+def insert_task(
+    columns: Mapping[str, object], body: KeyedBody, user: User, session: Session, limit: int
 ) -> Row[Any]:
-    """Insert the task, or find the one that the key has made before."""
-    digest = sha256(task.model_dump_json().encode()).hexdigest() if key else None
-    new = new_columns(task, datetime.now(UTC)) | {
-        "idempotency_key": key,
-        "idempotency_digest": digest,
-        "replayed": False,
-    }
-    parameters = {"owner": user.id, "others": limit - 1}
+    """Insert a task, or return the one that the key created before, which is then `replayed`.
+
+    Raises:
+        HTTPException: the user has `limit` tasks already.
+        RequestValidationError: the key came before with another body.
+
+    """
+    new = {**columns, "idempotency_key": body.key, "idempotency_digest": body.digest}
+    parameters: dict[str, object] = {"owner": user.id, "others": limit - 1, "new_replayed": False}
     parameters |= {f"new_{name}": value for name, value in new.items()}
     row = session.exec(statements.CREATE, params=parameters).one_or_none()
     if row is None:
         raise too_many_tasks(limit)
-    if row.idempotency_digest != digest:
+    if row.idempotency_digest != body.digest:
         raise invalid("header", "Idempotency-Key", message="was sent before, with another body")
     return row
 
@@ -319,10 +330,12 @@ def _answer(
     status_code: int = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    return _json(to_json(task_of(row)), status_code, {**(headers or {}), "ETag": etag(row.version)})
+    return json_response(
+        to_json(task_of(row)), status_code, {**(headers or {}), "ETag": etag(row.version)}
+    )
 
 
-def _json(
+def json_response(
     content: bytes, status_code: int = HTTPStatus.OK, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with JSON as it is; FastAPI would validate our own rows again, in another thread."""

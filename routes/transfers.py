@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from http import HTTPStatus
 from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
@@ -25,10 +26,18 @@ from auth import (
 )
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
-from errors import INVALID, UNAVAILABLE, invalid
+from errors import INVALID, UNAVAILABLE, Responses, invalid
 from models import TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
-from routes.tasks import FULL, too_many_tasks
+from routes.tasks import (
+    FULL,
+    IdempotencyKey,
+    IdempotencyKeyHeader,
+    KeyedBody,
+    insert_task,
+    json_response,
+    too_many_tasks,
+)
 
 ROWS_PER_INSERT = 200  # whose values are put into SQL while nobody else is answered
 IMPORT_MAX_BYTES = 64 * 1024 * 1024
@@ -54,6 +63,15 @@ class Imported(BaseModel):
     """How many tasks were created."""
 
     imported: int
+
+
+IMPORTED: Responses = {
+    200: {
+        "description": "Idempotency-Key was sent before, with this file: what it imported then",
+        "model": Imported,
+        "headers": {"Idempotent-Replayed": {"description": "true", "schema": {"type": "string"}}},
+    }
+}
 
 
 async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
@@ -86,17 +104,30 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     )
 
 
-@router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_SLOW | TOO_LARGE | FULL)
+@router.post(
+    "/import",
+    status_code=HTTPStatus.CREATED,
+    response_model=Imported,
+    responses=IMPORTED | TOO_SLOW | TOO_LARGE | FULL,
+)
 def import_tasks(
-    file: ReceivedFile, request: Request, user: CurrentUser, session: SessionDep
-) -> Imported:
+    file: ReceivedFile,
+    request: Request,
+    user: CurrentUser,
+    session: SessionDep,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Response:
     """Create a task for each line, or, where one is not valid, none at all.
 
     The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS), transaction(session.connection()):
-        return Imported(imported=_import(file, user, session, limit))
+        imported, replayed = _import(file, idempotency_key, user, session, limit)
+    content = to_json(Imported(imported=imported))
+    if replayed:
+        return json_response(content, headers={"Idempotent-Replayed": "true"})
+    return json_response(content, HTTPStatus.CREATED)
 
 
 async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[bytes]:
@@ -122,26 +153,46 @@ def _read_page(after: Place, user: User, session: Session) -> Page:
     return lines, (rows[-1].created_at, rows[-1].id) if is_full else None
 
 
-def _import(file: IO[bytes], user: User, session: Session, limit: int) -> int:
-    """Insert the lines, and return how many there were."""
-    imported = 0
-    held = session.exec(statements.COUNT, params={"owner": user.id}).one()
-    rows = _read(file, user)
-    while batch := in_thread(lambda: list(islice(rows, ROWS_PER_INSERT))):
+def _import(
+    file: IO[bytes], key: IdempotencyKey | None, user: User, session: Session, limit: int
+) -> tuple[int, bool]:
+    """Insert the lines; return how many there are, and whether the key inserted them before.
+
+    The key stands in the first task, whose unique index makes a second import wait for the first.
+    """
+    body = KeyedBody(key, in_thread(lambda: _digest(file))) if key else KeyedBody()
+    rows = _read(file)
+    first = in_thread(lambda: next(rows, None))
+    if first is None:
+        return 0, False
+    if insert_task(first, body, user, session, limit).replayed:
+        return 1 + in_thread(lambda: sum(1 for _ in rows)), True
+    imported = 1
+    others = session.exec(statements.COUNT, params={"owner": user.id}).one() - imported
+    more = {"user_id": user.id, "replayed": False}
+    while batch := in_thread(lambda: [row | more for row in islice(rows, ROWS_PER_INSERT)]):
         imported += len(batch)
-        if held + imported > limit:
+        if others + imported > limit:
             raise too_many_tasks(limit)
         session.exec(statements.INSERT, params=batch)
-    return imported
+    return imported, False
 
 
-def _read(file: IO[bytes], user: User) -> Iterator[dict[str, Any]]:
-    """Read the lines into rows; those that are blank are stepped over."""
+def _digest(file: IO[bytes]) -> str:
+    digest = sha256()
+    while part := file.read(IN_MEMORY_BYTES):
+        digest.update(part)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _read(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Read the lines into columns; blank lines are skipped."""
     now = datetime.now(UTC)
     lines = iter(partial(file.readline, BODY_MAX_BYTES), b"")
     for number, line in enumerate(lines, 1):
         if task := line.strip():
-            yield new_columns(_parse(task, number), now) | {"user_id": user.id, "replayed": False}
+            yield new_columns(_parse(task, number), now)
 
 
 def _parse(line: bytes, number: int) -> TaskCreate:

@@ -49,7 +49,7 @@ DOCUMENTED = {
     "complete_task": {"200", "404", "412"},
     "delete_task": {"204", "404", "412"},
     "export_tasks": {"200"},
-    "import_tasks": {"201", "408", "409", "413"},
+    "import_tasks": {"200", "201", "408", "409", "413"},
     "read_me": {"200"},
     "delete_me": {"204"},
 }

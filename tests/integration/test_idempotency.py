@@ -1,7 +1,9 @@
 """Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): one key, one task."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
@@ -78,3 +80,60 @@ def test_the_longest_key_is_kept_to_the_letter(ann: TestClient) -> None:
     ]
 
     assert codes == [201, 201, 200]
+
+
+FILE = b'{"title": "a"}\n\n{"title": "b"}\n{"title": "c"}'
+
+
+def test_the_same_key_and_file_import_once(ann: TestClient, bob: TestClient) -> None:
+    first = ann.post("/api/tasks/import", content=FILE, headers=KEY)
+    again = ann.post("/api/ann/tasks/import", content=FILE, headers=KEY)
+    bobs = bob.post("/api/tasks/import", content=FILE, headers=KEY)
+
+    assert (first.status_code, again.status_code, bobs.status_code) == (201, 200, 201)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert first.json() == again.json() == bobs.json() == {"imported": 3}
+    assert [task["title"] for task in ann.get("/api/tasks").json()] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("/api/tasks/import", {"content": FILE + b"\n"}),
+        ("/api/tasks", {"json": {"title": "a"}}),
+    ],
+)
+def test_the_key_of_an_import_with_another_body_is_422(
+    ann: TestClient, path: str, arguments: dict[str, Any]
+) -> None:
+    ann.post("/api/tasks/import", content=FILE, headers=KEY)
+
+    response = ann.post(path, headers=KEY, **arguments)
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {"field": "Idempotency-Key", "message": "was sent before, with another body"}
+    ]
+    assert ann.get("/api/tasks").headers["X-Total-Count"] == "3"
+
+
+def test_an_import_that_failed_does_not_use_up_its_key(ann: TestClient) -> None:
+    failed = ann.post("/api/tasks/import", content=FILE + b"\nx", headers=KEY)
+    response = ann.post("/api/tasks/import", content=FILE, headers=KEY)
+
+    assert (failed.status_code, response.status_code) == (422, 201)
+    assert ann.get("/api/tasks").headers["X-Total-Count"] == "3"
+
+
+def test_of_5_imports_at_once_with_one_key_one_imports(ann: TestClient) -> None:
+    lines = b"".join(b'{"title": "%d"}\n' % number for number in range(500))
+
+    def send(_: int) -> tuple[int, object]:
+        response = ann.post("/api/tasks/import", content=lines, headers=KEY)
+        return int(response.status_code), response.json()
+
+    with ThreadPoolExecutor(5) as threads:
+        answers = sorted(threads.map(send, range(5)), key=str)
+
+    assert answers == [(200, {"imported": 500})] * 4 + [(201, {"imported": 500})]
+    assert ann.get("/api/tasks").headers["X-Total-Count"] == "500"

@@ -1,0 +1,117 @@
+"""What one user, or a slow client, cannot take from the others."""
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import URL, NullPool, create_engine
+
+import db
+import overload
+from main import create_app
+from tests.actors import bearer, served, settings_for
+
+
+@pytest.fixture
+def port(app: FastAPI) -> Iterator[int]:
+    with served(app) as port:
+        yield port
+
+
+# The same token each time: with another one, another line begins.
+_headers = lru_cache(bearer)
+
+
+def _ask(port: int, user: str, method: str, path: str, **fields: str) -> httpx2.Response:
+    url = f"http://127.0.0.1:{port}{path}"
+    return httpx2.request(method, url, json=fields or None, headers=_headers(user), timeout=30)
+
+
+def _begin_body(port: int, user: str, framing: str, part: bytes) -> socket.socket:
+    """Send a request whose body has begun and does not end."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    token = _headers(user)["Authorization"]
+    head = f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n{framing}\r\n\r\n"
+    connection.sendall(head.encode() + part)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("framing", "part"),
+    [("Content-Length: 50", b'{"title": '), ("Transfer-Encoding: chunked", b"1\r\n{\r\n")],
+    ids=["announced", "in chunks"],
+)
+@pytest.mark.parametrize("users", [1, 100])
+def test_bodies_that_do_not_end_take_nobodys_place(
+    port: int, framing: str, part: bytes, users: int
+) -> None:
+    slow = overload.IN_FLIGHT_MAX + 72
+    with ExitStack() as connections:
+        for number in range(slow):
+            user = f"user-{number % users}"
+            connections.enter_context(_begin_body(port, user, framing, part))
+
+        codes = [_ask(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
+
+    assert codes == [200] * 20
+
+
+@pytest.fixture
+def locked(postgresql_url: URL) -> Iterator[None]:
+    """A session that locks the tasks of two users, as a migration or a person with psql does."""
+    app = create_app(settings_for(postgresql_url))
+    with served(app) as port:
+        for user in ("bob", "eve"):
+            assert _ask(port, user, "POST", "/api/tasks", title="x").status_code == 201
+    engine = create_engine(postgresql_url, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT id FROM task FOR UPDATE")
+        yield
+
+
+@pytest.mark.usefixtures("locked")
+def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(postgresql_url: URL) -> None:
+    app = create_app(settings_for(postgresql_url))
+    stuck = {"bob": "/api/tasks/1", "eve": "/api/tasks/2"}
+    with served(app) as port, ThreadPoolExecutor(2 * db.POOL_SIZE) as pool:
+        assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200
+        waiting = [
+            pool.submit(_ask, port, user, "PUT", path, title="y")
+            for user, path in stuck.items()
+            for _ in range(db.POOL_SIZE)
+        ]
+        while _connections(app) < 2 * db.USER_POOL_SIZE:
+            time.sleep(0.01)
+
+        codes = [_ask(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
+        still_waiting = sum(not answer.done() for answer in waiting)
+        stuck_codes = {answer.result().status_code for answer in waiting}
+
+    assert codes == [200] * 20
+    assert still_waiting
+    assert stuck_codes == {503}
+
+
+def _connections(app: FastAPI) -> int:
+    pool = app.state.database.engine.pool
+    return int(pool.checkedout())
+
+
+def test_one_token_fills_only_its_own_line(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 2)
+    with ExitStack() as connections:
+        for _ in range(2):
+            connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
+        while _ask(port, "bob", "GET", "/api/tasks").status_code == 200:
+            time.sleep(0.01)  # pragma: no cover  # the server may have read both by now
+
+        refused = _ask(port, "bob", "GET", "/api/tasks")
+
+        assert refused.status_code == 503
+        assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200
