@@ -28,7 +28,7 @@ from typing_extensions import override
 from db import in_session
 from errors import documented
 from jwks import KEY_TYPES, KeySet, VerificationKey, refuse_constant
-from models import USER_ID_MAX_CHARS, User, is_storable
+from models import USER_ID_MAX_CHARS, User, is_blank, is_storable
 from settings import Settings
 
 TOKEN_MAX_CHARS = 8 * 1024
@@ -286,6 +286,8 @@ def _user(claims: Mapping[str, Any]) -> User:
     subject = claims.get("sub")
     if not (isinstance(subject, str) and 0 < len(subject) <= USER_ID_MAX_CHARS):
         raise InvalidTokenError(f"Token has no sub of 1 to {USER_ID_MAX_CHARS} characters")
+    if is_blank(subject):
+        raise InvalidTokenError("Token has a sub that is blank")
     if not is_storable(subject):
         raise InvalidTokenError("Token has a sub that cannot be stored")
     return User(id=subject, email=_text(claims, "email"), name=_text(claims, "name"))

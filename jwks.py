@@ -52,8 +52,9 @@ KEY_TYPES: dict[str, dict[str, str]] = {
 # RFC 6761, 6762 and ICANN's resolution 2024.07.29.06.
 PRIVATE_DOMAINS = (".localhost", ".local", ".internal")
 PUBLIC_PARAMETERS = {"kty", "crv", "x", "y", "n", "e"}
-# Statuses below 500 of a server that may work later. The others report a wrong URL.
-TRY_LATER = {
+# Statuses below 500 that do not say that the URL is wrong.
+NOT_ABOUT_THE_URL = {
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -244,7 +245,7 @@ async def _download(url: str) -> bytes:
         client.stream("GET", url) as response,
     ):
         status = response.status_code
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in TRY_LATER:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_ABOUT_THE_URL:
             raise ValueError(f"it answered {status}")
         if status != HTTPStatus.OK:  # redirects included: the keys come from the configured URL
             raise ValueError(f"it answered {status}. {KEY_SET_HINT}")
