@@ -368,41 +368,50 @@ def test_a_member_may_say_more_about_itself(
     assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
-def _misbehave(server: AuthServer, how: str) -> None:
-    document = json.dumps({"keys": [ED.member]}).encode()
-    match how:
-        case "error":
-            server.status = 500
-        case "not found":
-            server.status = 404
-        case "redirect":
-            server.status, server.headers = 302, {"Location": f"{server.url}/canary"}
-        case "compressed":
-            server.body, server.headers = gzip.compress(document), {"Content-Encoding": "gzip"}
-        case "large":
-            server.body = document + b" " * jwks.KEY_SET_MAX_BYTES
-        case "deep":
-            server.body = b"[" * 50_000
-        case "slow":
-            server.delay_seconds = 1
-        case "dripping":
-            server.pause_seconds = 0.05
-        case _:
-            server.body = how.encode()
+DOCUMENT = json.dumps({"keys": [ED.member]})
+SOON = {"FETCH_TIMEOUT_SECONDS": 0.25}
+
+# What the server does differently, and the constants of jwks that make a test of it short.
+MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "error": ({"status": 500}, {}),
+    "not found": ({"status": 404}, {}),
+    "redirect": ({"status": 302, "headers": {"Location": "/canary"}}, {}),
+    "compressed": (
+        {"body": gzip.compress(DOCUMENT.encode()), "headers": {"Content-Encoding": "gzip"}},
+        {},
+    ),
+    "large": ({"body": DOCUMENT.encode() + b" " * jwks.KEY_SET_MAX_BYTES}, {}),
+    "deep": ({"body": b"[" * 50_000}, {}),
+    "slow": ({"delay_seconds": 1}, SOON),
+    "dripping": ({"pause_seconds": 0.05}, SOON),
+    "cut off": ({"headers": {"Content-Length": str(len(DOCUMENT) + 1)}}, {}),
+    **{
+        encoding: ({"body": DOCUMENT.encode(encoding)}, {})
+        for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
+    },
+    **{
+        body: ({"body": body.encode()}, {})
+        for body in (
+            *("", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{"),
+            *('{"keys": [], "x": %s}' % value for value in ("NaN", "Infinity", "-Infinity")),
+        )
+    },
+}
 
 
-MISBEHAVIORS = [
-    "error", "not found", "redirect", "compressed", "large", "deep", "slow", "dripping",
-    "", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{",
-]  # fmt: skip
+def _misbehave(server: AuthServer, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes, constants = MISBEHAVIORS[how]
+    for name, value in attributes.items():
+        setattr(server, name, value)
+    for name, seconds in constants.items():
+        monkeypatch.setattr(jwks, name, seconds)
 
 
 @pytest.mark.parametrize("how", MISBEHAVIORS)
 def test_without_any_key_a_server_that_misbehaves_is_unavailable(
     server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
-    _misbehave(server, how)
+    _misbehave(server, how, monkeypatch)
 
     with pytest.raises(AuthServerUnavailableError):
         run(verifier.verify(ED.token(server.claims())))
@@ -419,8 +428,7 @@ def test_known_keys_go_on_working_when_the_server_misbehaves(
 ) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
-        _misbehave(server, how)
+        _misbehave(server, how, monkeypatch)
         age()
         for number in range(3):
             await verifier.verify(ED.token(server.claims(jti=number)))
@@ -429,6 +437,134 @@ def test_known_keys_go_on_working_when_the_server_misbehaves(
             await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
 
     _run(scenario, verifier)
+
+
+def _log(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line.getMessage() for line in caplog.records if line.name == "jwks"]
+
+
+NO_KEY_SET = "its answer is not a key set"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        *((status, None, f"it answered {status}") for status in (204, 301, 302, 307, 308)),
+        *((status, None, f"it answered {status}") for status in (400, 401, 403, 404, 405, 410)),
+        (200, b"<!doctype html>", NO_KEY_SET),
+        (200, b'{"status": "ok"}', NO_KEY_SET),
+        (200, b'{"keys": {"k1": {}}}', NO_KEY_SET),
+        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its answer is larger than 65536 bytes"),
+    ],
+)
+def test_a_wrong_url_is_reported_once_with_what_to_set(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    status: int,
+    body: bytes | None,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    server.status, server.body = status, body
+    wrong = (
+        f"No key set from {server.url}/api/auth/jwks: {problem}. Check BETTER_AUTH_URL (add Better "
+        "Auth's basePath if it is not /api/auth), or set JWKS_URL to the URL of the key set"
+    )
+
+    async def scenario() -> None:
+        for number in range(3):
+            with pytest.raises(AuthServerUnavailableError) as refused:
+                await verifier.verify(ED.token(server.claims(jti=number)))
+            assert str(refused.value) == wrong
+        server.status, server.body = 200, None
+        await verifier.verify(ED.token(server.claims()))
+
+    _run(scenario, verifier)
+    assert server.fetches == 4
+    assert _log(caplog) == [wrong, f"Read the whole key set from {server.url}/api/auth/jwks"]
+
+
+def test_an_outage_is_reported_as_one_and_another_problem_anew(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    statuses = [500, 503, 503, 407, 408, 425, 429]
+
+    async def scenario() -> None:
+        for server.status in statuses:
+            with pytest.raises(AuthServerUnavailableError):
+                await verifier.verify(ED.token(server.claims()))
+
+    _run(scenario, verifier)
+    assert _log(caplog) == [
+        f"No key set from {server.url}/api/auth/jwks: it answered {status}"
+        for status in dict.fromkeys(statuses)
+    ]
+
+
+def test_an_auth_server_that_does_not_answer_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    with auth_server() as server:
+        url, token = server.url, ED.token(server.claims())
+    settings = settings_for(make_url("sqlite:///unused.db"), better_auth_url=url)
+    verifier = TokenVerifier(settings)
+
+    async def scenario() -> None:
+        for _ in range(3):
+            with pytest.raises(AuthServerUnavailableError):
+                await verifier.verify(token)
+
+    _run(scenario, verifier)
+    assert _log(caplog) == [f"No key set from {url}/api/auth/jwks: All connection attempts failed"]
+
+
+def test_ignored_members_are_reported_once_with_the_reasons(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    age: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unusable = [1, _without(ED.member, "x"), ED.member | {"use": "enc"}, ED.member | {"alg": "XY"}]
+
+    async def scenario() -> None:
+        server.members = [ED.member, *unusable]
+        await verifier.verify(ED.token(server.claims()))
+        for times in (2, 3):
+            age()
+            await verifier.verify(ED.token(server.claims()))
+            await _fetched(verifier, server, times)
+
+    _run(scenario, verifier)
+    (line,) = _log(caplog)
+    assert line == (
+        f"Ignored keys in the set of {server.url}/api/auth/jwks: number 2: not an object; "
+        "number 3: KeyError; number 4: not for verifying signatures; "
+        "number 5: its kty, crv and alg name no algorithm that is accepted"
+    )
+
+
+def test_many_unusable_members_are_one_short_line_of_log(
+    server: AuthServer, verifier: TokenVerifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.body = b'{"keys": [%s]}' % b",".join([json.dumps(ED.member).encode(), *[b"1"] * 30_000])
+
+    assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
+    assert [len(line) < 1000 for line in _log(caplog)] == [True]
+
+
+def test_a_byte_order_mark_before_the_key_set_is_ignored(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    server.body = json.dumps({"keys": [ED.member]}).encode("utf-8-sig")
+
+    assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
 def test_a_set_without_keys_is_an_answer(server: AuthServer, verifier: TokenVerifier) -> None:
