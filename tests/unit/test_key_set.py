@@ -393,7 +393,7 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
         body: ({"body": body.encode()}, {})
         for body in (
             *("", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{"),
-            *('{"keys": [], "x": %s}' % value for value in ("NaN", "Infinity", "-Infinity")),
+            *('{"keys": [], "x": NaN}', '{"keys": [{"x": -Infinity}]}', '{"keys": [Infinity]}'),
         )
     },
 }
