@@ -203,7 +203,8 @@ def _check_header(header: dict[str, Any]) -> dict[str, Any]:
     if "crit" in header:
         raise InvalidTokenError("Token has a critical header")
     # Better Auth signs its session cookie with the same keys: RFC 8725, 3.11 and 3.12.
-    if str(header.get("typ")).lower() == "better-auth.session-cache+jwt":
+    typ = str(header.get("typ")).lower().removeprefix("application/")  # RFC 7515, 4.1.9
+    if typ == "better-auth.session-cache+jwt":
         raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")
     return header
 

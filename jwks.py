@@ -236,7 +236,10 @@ async def _download(url: str) -> bytes:
     """Download within FETCH_TIMEOUT_SECONDS and KEY_SET_MAX_BYTES, from this URL and no other."""
     body = b""
     # Not compressed: a small answer could expand to a huge one.
-    headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
+    headers = {
+        "Accept-Encoding": "identity",
+        "Accept": "application/jwk-set+json, application/json",
+    }
     async with (
         asyncio.timeout(FETCH_TIMEOUT_SECONDS),
         httpx2.AsyncClient(

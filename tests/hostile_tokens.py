@@ -145,6 +145,9 @@ HEADERS = {
     "critical": hs256(CLAIMS, {"alg": "HS256", "crit": ["x"]}),
     "critical, empty": hs256(CLAIMS, {"alg": "HS256", "crit": []}),
     "session cookie": hs256(CLAIMS, {"alg": "HS256", "typ": "better-auth.session-cache+jwt"}),
+    "session cookie, as a media type": hs256(
+        CLAIMS, {"alg": "HS256", "typ": "application/better-auth.session-cache+jwt"}
+    ),
     "session cookie, in capitals": hs256(
         CLAIMS, {"alg": "HS256", "typ": "Better-Auth.Session-Cache+JWT"}
     ),

@@ -53,7 +53,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the key set that is had be too old, and the next ones as well, without a pause."""
+    """Make the cached key set and all later ones too old at once."""
 
     def age() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
