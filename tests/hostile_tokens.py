@@ -188,7 +188,7 @@ CLAIMED = {
     "expires now": hs256(CLAIMS | {"exp": int(time.time())}),
     "expired long ago": hs256(CLAIMS | {"exp": -(10**30)}),
     "not yet valid": hs256(CLAIMS | {"nbf": LATER}),
-    "not valid for a minute": hs256(CLAIMS | {"nbf": int(time.time()) + 60}),
+    "not valid for an hour": hs256(CLAIMS | {"nbf": int(time.time()) + 3600}),
     "no sub": hs256({"exp": LATER, "id": "ann", "email": "a@b.example", "user_id": "ann"}),
     **{
         f"sub is {value!r:.20}": hs256(CLAIMS | {"sub": value})
@@ -283,7 +283,7 @@ def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str
         "no exp": key.token({k: v for k, v in claims.items() if k != "exp"}),
         "no sub": key.token({k: v for k, v in claims.items() if k != "sub"}),
         **{f"sub is {name}": key.token(claims | {"sub": blank}) for name, blank in BLANK.items()},
-        "not valid for a minute": key.token(claims | {"nbf": time.time() + 60}),
+        "not valid for an hour": key.token(claims | {"nbf": time.time() + 3600}),
         **{
             f"{name} is {value}": key.token(claims | {name: value})
             for name in ("exp", "nbf", "iat", "x")
