@@ -369,7 +369,7 @@ def test_a_member_may_say_more_about_itself(
 
 
 DOCUMENT = json.dumps({"keys": [ED.member]})
-SOON = {"FETCH_TIMEOUT_SECONDS": 0.25}
+SOON = {"FETCH_TIMEOUT_SECONDS": 1.0}
 
 # What the server does differently, and the constants of jwks that make a test of it short.
 MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
@@ -382,7 +382,7 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     ),
     "large": ({"body": DOCUMENT.encode() + b" " * jwks.KEY_SET_MAX_BYTES}, {}),
     "deep": ({"body": b"[" * 50_000}, {}),
-    "slow": ({"delay_seconds": 1}, SOON),
+    "slow": ({"delay_seconds": 2}, SOON),
     "dripping": ({"pause_seconds": 0.05}, SOON),
     "cut off": ({"headers": {"Content-Length": str(len(DOCUMENT) + 1)}}, {}),
     **{
