@@ -1,7 +1,7 @@
-"""The Bearer token of a request -> the user whose it is; everything else is 401.
+"""Verify the Bearer token of a request and return its user; without a good token it is a 401.
 
-python-jose checks the signature. It leaves much of RFC 7515 and RFC 7519 open, and its exceptions
-do not share a base, so what surrounds the signature is checked here, each rule with its source.
+python-jose checks the signature only. It does not enforce all of RFC 7515 and RFC 7519, and its
+exceptions share no base class. This module checks the rest, and names the source of each rule.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from typing_extensions import override
 
 from db import in_session
 from errors import documented
-from jwks import KEY_TYPES, KeySet, VerificationKey
-from models import USER_ID_MAX_CHARS, User, is_storable
+from jwks import KEY_TYPES, KeySet, VerificationKey, refuse_constant
+from models import USER_ID_MAX_CHARS, User, is_blank, is_storable
 from settings import Settings
 
 TOKEN_MAX_CHARS = 8 * 1024
@@ -36,6 +36,8 @@ ACCEPTED_TOKENS_MAX = 10_000
 BODY_MAX_BYTES = 64 * 1024
 BODY_SECONDS = 5
 CLAIM_SHOWN_CHARS = 100
+# How far the auth server's clock may be ahead of ours (RFC 7519, 4.1.5).
+CLOCK_SKEW_SECONDS = 5
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
@@ -55,9 +57,9 @@ BAD_BODY = (
 
 
 class InvalidTokenError(Exception):
-    """The token is not one to act on; the message is for its bearer (RFC 6750, 3.1).
+    """The token is refused. The message is for the client (RFC 6750, 3.1).
 
-    `hint` is for the log, where more may be said: what was expected, and what to set.
+    `hint` is for the log and may say more: what was expected, and which setting to check.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -66,16 +68,15 @@ class InvalidTokenError(Exception):
 
 
 class _Accepted(NamedTuple):
-    """A token that was verified: it is good until it expires or its key leaves the set."""
+    """A verified token. It is good until it expires or its key leaves the key set."""
 
     user: User
     expires_at: float
-    kid: str | None  # of the key set; None for the secret
-    key: VerificationKey | None
+    key: VerificationKey | None  # None if the secret verified the token
 
 
 class TokenVerifier:
-    """Tells whose a token is, with the secret, with the auth server's key set, or with both."""
+    """Verifies tokens by the secret (HS256), by the auth server's key set, or by either."""
 
     def __init__(self, settings: Settings) -> None:
         self._issuer, self._audiences = settings.issuer, settings.audiences
@@ -88,17 +89,17 @@ class TokenVerifier:
         self._accepted: OrderedDict[bytes, _Accepted] = OrderedDict()
 
     async def verify(self, token: str) -> User:
-        """Give the user whom the token names.
+        """Return the user that the token names.
 
         Raises:
-            InvalidTokenError: for whatever is wrong with it.
-            AuthServerUnavailableError: there is no key to check it with.
+            InvalidTokenError: the token is not valid, for whatever reason.
+            AuthServerUnavailableError: no key set could be fetched so far.
 
         """
-        # Bounded before anything is read: the parsers cost what they are given.
+        # Check the length first: the cost of everything below grows with it.
         if len(token) > TOKEN_MAX_CHARS:
             raise InvalidTokenError(f"Token is longer than {TOKEN_MAX_CHARS} characters")
-        digest = sha256(token.encode()).digest()
+        digest = sha256(token.encode(errors="surrogatepass")).digest()
         accepted = self._accepted.get(digest)
         if accepted is None or not self._still_good(accepted):
             accepted = await self._verify(token)
@@ -110,24 +111,25 @@ class TokenVerifier:
     def _still_good(self, accepted: _Accepted) -> bool:
         if accepted.expires_at <= time.time():
             return False
-        if accepted.kid is None or self._key_set is None:
+        key = accepted.key
+        if key is None or self._key_set is None:
             return True
-        return self._key_set.known(accepted.kid) is accepted.key
+        return self._key_set.known(key.kid).get(key.algorithm) is key
 
     async def _verify(self, token: str) -> _Accepted:
         header, claims = _read(token)
         algorithm = header.get("alg")
         if algorithm == "HS256":
-            kid, key = None, None
+            key = None
             _check_signature(token, self._secret_key(), "HS256")
         elif isinstance(algorithm, str) and algorithm in KEY_TYPES:
-            kid, key = await self._key(header, algorithm)
+            key = await self._key(header, algorithm)
             _check_signature(token, key.key, algorithm)
             self._check_origin(claims)
         else:
             raise InvalidTokenError(ALGORITHM_NOT_ACCEPTED)
         _check_times(claims)
-        return _Accepted(_user(claims), claims["exp"], kid, key)
+        return _Accepted(_user(claims), claims["exp"], key)
 
     def _secret_key(self) -> Key:
         if self._secret is None:
@@ -137,7 +139,7 @@ class TokenVerifier:
             )
         return self._secret
 
-    async def _key(self, header: Mapping[str, Any], algorithm: str) -> tuple[str, VerificationKey]:
+    async def _key(self, header: Mapping[str, Any], algorithm: str) -> VerificationKey:
         if self._key_set is None:
             raise InvalidTokenError(
                 ALGORITHM_NOT_ACCEPTED,
@@ -146,16 +148,19 @@ class TokenVerifier:
         kid = header.get("kid")
         if not isinstance(kid, str):
             raise InvalidTokenError("Token has no kid")
-        key = await self._key_set.get(kid)
-        if key is None:
+        keys = await self._key_set.get(kid)
+        if not keys:
             raise InvalidTokenError(
                 "Token is signed with a key that is not known",
                 f"Token has a kid that is not in the key set of {self._key_set.name}",
             )
-        # RFC 8725, 3.1: the algorithm is the key's, never the token's to choose.
-        if key.algorithm != algorithm:
-            raise InvalidTokenError("Token is signed with another algorithm than its key's")
-        return kid, key
+        # RFC 8725, 3.1: the key says which algorithms are allowed, not the token.
+        if algorithm not in keys:
+            raise InvalidTokenError(
+                "Token is signed with another algorithm than its key's",
+                f"Token is signed with {algorithm}, but its key is for {' or '.join(keys)}",
+            )
+        return keys[algorithm]
 
     def _check_origin(self, claims: Mapping[str, Any]) -> None:
         """Check `iss` and `aud` (RFC 7519, 4.1.1 and 4.1.3; RFC 8725, 3.8 and 3.9)."""
@@ -180,7 +185,7 @@ def _shown(claim: object) -> str:
 
 
 def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take the token apart: its header and its claims, of which nothing is believed yet."""
+    """Split the token into its header and its claims, which are not verified yet."""
     segments = token.split(".")
     if len(segments) == 2:  # noqa: PLR2004  # <session id>.<signature>
         raise InvalidTokenError(
@@ -194,22 +199,23 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _check_header(header: dict[str, Any]) -> dict[str, Any]:
-    # RFC 7515, 4.1.11: an extension that must be understood and is not. None is understood here.
+    # RFC 7515, 4.1.11: refuse extensions that are not supported. No extension is.
     if "crit" in header:
         raise InvalidTokenError("Token has a critical header")
     # Better Auth signs its session cookie with the same keys: RFC 8725, 3.11 and 3.12.
-    if str(header.get("typ")).lower() == "better-auth.session-cache+jwt":
+    typ = str(header.get("typ")).lower().removeprefix("application/")  # RFC 7515, 4.1.9
+    if typ == "better-auth.session-cache+jwt":
         raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")
     return header
 
 
 def _decode(segment: str) -> bytes:
-    """Read base64url as RFC 7515, 2 has it: no padding, no foreign characters, no stray bits."""
+    """Decode base64url strictly (RFC 7515, 2): no padding, foreign characters or stray bits."""
     try:
         decoded = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except ValueError as error:
         raise _malformed() from error
-    # Python's decoder skips what it does not know; only the one canonical spelling encodes back.
+    # Python's decoder skips foreign characters. Only the canonical spelling encodes to itself.
     if urlsafe_b64encode(decoded).rstrip(b"=") != segment.encode():
         raise _malformed()
     return decoded
@@ -217,7 +223,10 @@ def _decode(segment: str) -> bytes:
 
 def _json_object(encoded: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(encoded.decode("utf-8"), object_pairs_hook=_unique)
+        # From text, since json.loads guesses the encoding of bytes (RFC 8259, 8.1: UTF-8, no BOM).
+        value = json.loads(
+            encoded.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise _malformed() from error
     if not isinstance(value, dict):
@@ -226,7 +235,7 @@ def _json_object(encoded: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name given twice (RFC 7515, 4; RFC 7519, 4): two parsers may differ on it."""
+    """Refuse duplicate names (RFC 7515, 4; RFC 7519, 4): parsers differ in which one they take."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _malformed()
@@ -239,28 +248,31 @@ def _malformed() -> InvalidTokenError:
 
 def _check_signature(token: str, key: Key, algorithm: str) -> None:
     try:
-        # A prebuilt Key: python-jose would parse a secret that is JSON, and guess at others.
+        # `key` is a Key object: python-jose would guess what kind of key a string holds.
         jws.verify(token, key, [algorithm])
-    except Exception as error:  # JWKError, TypeError and others are no JOSEError
+    except Exception as error:  # python-jose also raises JWKError, TypeError and others
         raise InvalidTokenError("Token signature is not valid") from error
 
 
 def _check_times(claims: Mapping[str, Any]) -> None:
-    """Check `exp` (which is required), `nbf` and `iat` (RFC 7519, 4.1.4 to 4.1.6)."""
+    """Check `exp` (required), `nbf` and `iat` (RFC 7519, 4.1.4 to 4.1.6).
+
+    `iat` must be a number only: it says how old a token is, not when it is valid.
+    """
     if "exp" not in claims:
         raise InvalidTokenError("Token has no expiry")
     for name in ("exp", "nbf", "iat"):
         if name in claims and not _is_finite_number(claims[name]):
             raise InvalidTokenError(f"Token has an {name} that is not a number")
     now = time.time()
-    if claims["exp"] <= now:  # "on or after which the JWT MUST NOT be accepted"
+    if claims["exp"] <= now:  # "on or after which the JWT MUST NOT be accepted": no leeway
         raise InvalidTokenError("Token has expired")
-    if claims.get("nbf", now) > now:
+    if claims.get("nbf", now) > now + CLOCK_SKEW_SECONDS:
         raise InvalidTokenError("Token is not valid yet")
 
 
 def _is_finite_number(value: object) -> bool:
-    # RFC 7519, 2, NumericDate. A bool is an int in Python, and json reads NaN, Infinity and 1e999.
+    # RFC 7519, 2, NumericDate. In Python a bool is an int, and json reads 1e999 as infinity.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -270,11 +282,13 @@ def _is_finite_number(value: object) -> bool:
 
 
 def _user(claims: Mapping[str, Any]) -> User:
-    # `sub` alone: Better Auth signs e-mail-verification and cookie-cache tokens with the same
-    # secret, and those name the user elsewhere, without a `sub`.
+    # Only `sub` names the user. Better Auth signs e-mail-verification and cookie-cache tokens with
+    # the same secret; they have no `sub`, but name the user in other claims.
     subject = claims.get("sub")
     if not (isinstance(subject, str) and 0 < len(subject) <= USER_ID_MAX_CHARS):
         raise InvalidTokenError(f"Token has no sub of 1 to {USER_ID_MAX_CHARS} characters")
+    if is_blank(subject):
+        raise InvalidTokenError("Token has a sub that is blank")
     if not is_storable(subject):
         raise InvalidTokenError("Token has a sub that cannot be stored")
     return User(id=subject, email=_text(claims, "email"), name=_text(claims, "name"))
@@ -286,13 +300,13 @@ def _text(claims: Mapping[str, Any], name: str) -> str | None:
 
 
 async def authenticate(request: Request) -> User:
-    """Give the user whose token the request carries, or raise the 401 of RFC 6750, 3."""
+    """Return the user of the request's token, or raise the 401 of RFC 6750, 3."""
     credentials = request.headers.getlist("Authorization")
     if len(credentials) > 1:
         raise _unauthorized("Send one Authorization header")
     scheme, _, token = "".join(credentials).partition(" ")
     if scheme.lower() != "bearer":
-        # No error code: the request lacks authentication, it does not have a wrong one.
+        # RFC 6750, 3.1: no error code for a request without authentication.
         raise HTTPException(
             HTTPStatus.UNAUTHORIZED,
             "Send a token: Authorization: Bearer <JWT>",

@@ -78,7 +78,7 @@ class SchemaNotCurrentError(Exception):
 
 
 class AuthServerUnavailableError(Exception):
-    """There is no key to check a token with, and the auth server does not answer."""
+    """No key set could be fetched so far, so tokens of the auth server cannot be verified."""
 
 
 def error_response(
@@ -166,7 +166,10 @@ async def _answer_schema_not_current(
     return _unavailable("The database schema is not current; try again")
 
 
-async def _answer_no_auth_server(_: Request, __: AuthServerUnavailableError) -> JSONResponse:
+async def _answer_no_auth_server(
+    request: Request, error: AuthServerUnavailableError
+) -> JSONResponse:
+    request.state.reason = str(error)
     return _unavailable("The auth server is not available; try again")
 
 

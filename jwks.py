@@ -1,12 +1,14 @@
-"""The key set of the auth server (RFC 7517): fetched, checked, cached, and fetched again."""
+"""The auth server's key set (RFC 7517): fetch it, check its keys, cache them, refresh them."""
 
 import asyncio
 import json
 import logging
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from types import MappingProxyType
+from typing import Never
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
@@ -23,14 +25,22 @@ from typing_extensions import override
 from errors import RETRY_AFTER_SECONDS, AuthServerUnavailableError
 
 FRESH_SECONDS = 300
-# An unknown kid may be a new key, or made up: anyone can send one.
+# An unknown kid may belong to a new key, or be made up: anyone can send one.
 UNKNOWN_KID_SECONDS = 10
 FETCH_TIMEOUT_SECONDS = 5
 KEY_SET_MAX_BYTES = 64 * 1024
+KEY_SET_HINT = (
+    "Check BETTER_AUTH_URL (add Better Auth's basePath if it is not /api/auth), "
+    "or set JWKS_URL to the URL of the key set"
+)
+IGNORED_SHOWN_CHARS = 500
 RSA_MIN_BITS = 2048  # RFC 7518, 3.3
+# OpenSSL verifies nothing beyond these. A long exponent makes each signature slow to check.
+RSA_MAX_BITS = 16384
+RSA_EXPONENT_MAX_BITS = 64
 
-# What a key of each algorithm must be (RFC 7518, 6; RFC 8037, 2). RFC 9864 names EdDSA over
-# Ed25519 anew; Better Auth says EdDSA.
+# The type and curve of each algorithm's keys (RFC 7518, 6; RFC 8037, 2). EdDSA and Ed25519 are two
+# names of one algorithm (RFC 9864); Better Auth uses EdDSA.
 KEY_TYPES: dict[str, dict[str, str]] = {
     "EdDSA": {"kty": "OKP", "crv": "Ed25519"},
     "Ed25519": {"kty": "OKP", "crv": "Ed25519"},
@@ -42,12 +52,19 @@ KEY_TYPES: dict[str, dict[str, str]] = {
 # RFC 6761, 6762 and ICANN's resolution 2024.07.29.06.
 PRIVATE_DOMAINS = (".localhost", ".local", ".internal")
 PUBLIC_PARAMETERS = {"kty", "crv", "x", "y", "n", "e"}
+# Statuses below 500 that do not say that the URL is wrong.
+NOT_ABOUT_THE_URL = {
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
 
 logger = logging.getLogger(__name__)
 
 
 class Ed25519Key(Key):
-    """EdDSA (RFC 8037), which python-jose does not have."""
+    """EdDSA (RFC 8037), which python-jose does not support."""
 
     def __init__(self, key: Mapping[str, str], algorithm: str) -> None:
         super().__init__(key, algorithm)
@@ -63,7 +80,7 @@ class Ed25519Key(Key):
 
 
 class PS256Key(Key):
-    """RSA with PSS (RFC 7518, 3.5), which python-jose does not have."""
+    """RSA with PSS (RFC 7518, 3.5), which python-jose does not support."""
 
     _padding = padding.PSS(padding.MGF1(SHA256()), SHA256.digest_size)
 
@@ -87,37 +104,25 @@ jwk.register_key("PS256", PS256Key)
 
 
 class VerificationKey:
-    """A usable member of the set: the algorithm it is for, and python-jose's key."""
+    """A member of the set for one algorithm that it allows, with python-jose's key."""
 
-    def __init__(self, member: Mapping[str, Any]) -> None:
-        """Build the key.
+    def __init__(self, kid: str, algorithm: str, public: dict[str, str]) -> None:
+        self.kid = kid
+        self.algorithm = algorithm
+        self.public = public
+        self.key = jwk.construct(public, algorithm)
 
-        Raises:
-            ValueError: the member is not one to verify tokens with. python-jose and cryptography
-                raise others as well, on members that are malformed.
 
-        """
-        self.member = member
-        self.algorithm: str = member["alg"]
-        wanted = KEY_TYPES[self.algorithm]
-        if any(member.get(name) != value for name, value in wanted.items()):
-            raise ValueError("is of another type than its algorithm")
-        # RFC 7517, 4.2 and 4.3: absent, or for signatures.
-        if member.get("use", "sig") != "sig" or "verify" not in list(
-            member.get("key_ops", ["verify"])
-        ):
-            raise ValueError("is not for verifying")
-        public = {name: member[name] for name in PUBLIC_PARAMETERS & member.keys()}
-        self.key = jwk.construct(public, self.algorithm)
-        if wanted["kty"] == "RSA" and base64_to_long(member["n"]).bit_length() < RSA_MIN_BITS:
-            raise ValueError(f"is shorter than {RSA_MIN_BITS} bits")
+# Algorithm -> key: the keys of one kid.
+Keys = Mapping[str, VerificationKey]
+NO_KEYS: Keys = MappingProxyType({})
 
 
 class KeySet:
     """The auth server's keys by their `kid`.
 
-    A known key is given at once, also while the set is fetched anew and while the auth server is
-    away. One fetch at a time serves all who wait for one.
+    A known key is returned at once, also during a refresh and during an outage of the auth server.
+    There is one fetch at a time, which serves everyone who waits for it.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,39 +132,40 @@ class KeySet:
             host = proxy.partition("://")[2].rpartition("@")[2]
             self.name += f" (through the proxy {host})"
             logger.info("Reading the key set from %s", self.name)
-        self._keys: dict[str, VerificationKey] = {}
+        self._keys: dict[str, dict[str, VerificationKey]] = {}
         self._fetch: asyncio.Task[None] | None = None
+        self._problem: str | None = None  # with the last fetch
         self._answered = False
         self._started_at = self._fresh_until = self._unknown_until = float("-inf")
 
-    def known(self, kid: str) -> VerificationKey | None:
-        """Give a key that is had already; where the set is old, fetch it anew meanwhile."""
+    def known(self, kid: str) -> Keys:
+        """Return the cached keys of that `kid`, and refresh an old set in the background."""
         now = time.monotonic()
         if self._answered and now >= self._fresh_until:
             self._start(now)
-            self._fresh_until = now + UNKNOWN_KID_SECONDS  # should it fail
-        return self._keys.get(kid)
+            self._fresh_until = now + UNKNOWN_KID_SECONDS  # when to try again if it fails
+        return self._keys.get(kid, NO_KEYS)
 
-    async def get(self, kid: str) -> VerificationKey | None:
-        """Give the key of that `kid`, fetching the set where that may help.
+    async def get(self, kid: str) -> Keys:
+        """Return the keys of that `kid`. If there are none, fetch the set unless that is too soon.
 
         Raises:
-            AuthServerUnavailableError: no key was ever had, and the auth server does not answer.
+            AuthServerUnavailableError: no fetch has succeeded so far.
 
         """
         asked_at = time.monotonic()
-        key = self.known(kid)
-        while key is None and (self._fetch is not None or self._may_fetch_for(asked_at)):
+        keys = self.known(kid)
+        while not keys and (self._fetch is not None or self._may_fetch_for(asked_at)):
             await asyncio.shield(self._start(asked_at))
-            key = self._keys.get(kid)
+            keys = self._keys.get(kid, NO_KEYS)
         if not self._answered:
-            raise AuthServerUnavailableError
-        return key
+            raise AuthServerUnavailableError(self._problem)
+        return keys
 
     def _may_fetch_for(self, asked_at: float) -> bool:
         """Limit the fetches that unknown kids can cause, whoever sends them."""
         if self._started_at >= asked_at:
-            return False  # what is there is newer than the question
+            return False  # the set was fetched after the question
         if not self._answered:
             return asked_at - self._started_at >= RETRY_AFTER_SECONDS
         if asked_at < self._unknown_until:
@@ -168,7 +174,7 @@ class KeySet:
         return True
 
     def _start(self, now: float) -> asyncio.Task[None]:
-        """Start a fetch, unless one is under way."""
+        """Start a fetch, unless one is running."""
         if self._fetch is None:
             self._started_at = now
             self._fetch = asyncio.create_task(self._fetch_and_replace())
@@ -176,20 +182,33 @@ class KeySet:
 
     async def _fetch_and_replace(self) -> None:
         try:
-            members = _members(await _download(self._url))
-        except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError) as error:
-            logger.warning("No key set from %s: %s", self.name, str(error) or type(error).__name__)
+            keys, ignored = _usable_keys(_members(await _download(self._url)))
+        except (httpx2.HTTPError, TimeoutError, ValueError) as error:
+            self._report(f"No key set from {self.name}: {str(error) or type(error).__name__}")
         else:
-            # A key that stays is the same object, by which the tokens that it verified are known.
             self._keys = {
-                kid: had if had is not None and had.member == key.member else key
-                for kid, key in members.items()
-                for had in [self._keys.get(kid)]
+                kid: {name: self._kept(key) for name, key in of_kid.items()}
+                for kid, of_kid in keys.items()
             }
             self._answered = True
             self._fresh_until = time.monotonic() + FRESH_SECONDS
+            self._report(ignored and f"Ignored keys in the set of {self.name}: {ignored}")
         finally:
             self._fetch = None
+
+    def _kept(self, key: VerificationKey) -> VerificationKey:
+        """Return the cached object of the same key, if any: accepted tokens refer to it."""
+        old = self._keys.get(key.kid, NO_KEYS).get(key.algorithm)
+        return old if old is not None and old.public == key.public else key
+
+    def _report(self, problem: str | None) -> None:
+        """Log a problem when it begins and when it ends, not at each fetch."""
+        if problem != self._problem:
+            if problem is None:
+                logger.info("Read the whole key set from %s", self.name)
+            else:
+                logger.warning("%s", problem)
+        self._problem = problem
 
 
 def _proxy_for(url: str) -> str | None:
@@ -216,8 +235,11 @@ def _transport(url: str) -> httpx2.AsyncHTTPTransport:
 async def _download(url: str) -> bytes:
     """Download within FETCH_TIMEOUT_SECONDS and KEY_SET_MAX_BYTES, from this URL and no other."""
     body = b""
-    # Not compressed, or little that is sent could become much that is had.
-    headers = {"Accept-Encoding": "identity", "Accept": "application/json"}
+    # Not compressed: a small answer could expand to a huge one.
+    headers = {
+        "Accept-Encoding": "identity",
+        "Accept": "application/jwk-set+json, application/json",
+    }
     async with (
         asyncio.timeout(FETCH_TIMEOUT_SECONDS),
         httpx2.AsyncClient(
@@ -225,30 +247,98 @@ async def _download(url: str) -> bytes:
         ) as client,
         client.stream("GET", url) as response,
     ):
-        if response.status_code != httpx2.codes.OK:
-            raise ValueError(f"it answered {response.status_code}")
+        status = response.status_code
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_ABOUT_THE_URL:
+            raise ValueError(f"it answered {status}")
+        if status != HTTPStatus.OK:  # redirects included: the keys come from the configured URL
+            raise ValueError(f"it answered {status}. {KEY_SET_HINT}")
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > KEY_SET_MAX_BYTES:
-                raise ValueError(f"it is larger than {KEY_SET_MAX_BYTES} bytes")
+                raise ValueError(
+                    f"its answer is larger than {KEY_SET_MAX_BYTES} bytes. {KEY_SET_HINT}"
+                )
     return body
 
 
-def _members(body: bytes) -> dict[str, VerificationKey]:
-    """Give the usable members by `kid`; the others are stepped over (RFC 7517, 5)."""
-    document = json.loads(body)
-    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        raise ValueError("it is no JWK set")  # noqa: TRY004  # of the answer, not of an argument
-    members: dict[str, VerificationKey] = {}
-    for member in document["keys"]:
-        try:
-            members.setdefault(_kid(member), VerificationKey(member))
-        except Exception as error:  # noqa: BLE001  # whatever a malformed member makes them raise
-            logger.warning("Stepped over a key: %s", type(error).__name__)
+def _members(body: bytes) -> list[object]:
+    try:
+        # UTF-8 only (RFC 8259, 8.1): json.loads would also guess UTF-16 and UTF-32 from bytes.
+        document = json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        document = None
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise ValueError(f"its answer is not a key set. {KEY_SET_HINT}")  # noqa: TRY004  # see above
     return members
 
 
-def _kid(member: Mapping[str, Any]) -> str:
-    if not isinstance(member["kid"], str):
-        raise TypeError("kid is not a string")
-    return member["kid"]
+def refuse_constant(name: str) -> Never:
+    """Refuse NaN, Infinity and -Infinity, which `json` reads but JSON lacks (RFC 8259, 6)."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def _usable_keys(members: list[object]) -> tuple[dict[str, dict[str, VerificationKey]], str | None]:
+    """Return the usable keys by `kid` and algorithm, and why the others are ignored (RFC 7517, 5).
+
+    Members may share a `kid` if their types or algorithms differ (RFC 7517, 4.5). Of two members
+    with the same `kid` and algorithm, the first one counts.
+    """
+    keys: dict[str, dict[str, VerificationKey]] = {}
+    ignored: list[str] = []
+    for number, member in enumerate(members, 1):
+        try:
+            usable = _usable(member)
+        except Exception as error:  # noqa: BLE001  # malformed members raise many kinds
+            reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+            ignored.append(f"number {number}: {reason}")
+        else:
+            for key in usable:
+                keys.setdefault(key.kid, {}).setdefault(key.algorithm, key)
+    return keys, "; ".join(ignored)[:IGNORED_SHOWN_CHARS] or None
+
+
+def _usable(member: object) -> list[VerificationKey]:
+    """Return the member's key for each algorithm that it allows.
+
+    Raises:
+        ValueError: tokens cannot be verified with it. python-jose and cryptography raise other
+            exceptions as well if the member is malformed.
+
+    """
+    if not isinstance(member, dict):
+        raise ValueError("not an object")  # noqa: TRY004  # of the document, not of an argument
+    # Some servers write null for what they do not state.
+    stated = {name: value for name, value in member.items() if value is not None}
+    kid, operations = stated.get("kid"), stated.get("key_ops", ["verify"])
+    if not isinstance(kid, str):
+        raise ValueError("its kid is not a string")  # noqa: TRY004  # as above
+    # RFC 7517, 4.2 and 4.3.
+    if stated.get("use", "sig") != "sig" or not (
+        isinstance(operations, list) and "verify" in operations
+    ):
+        raise ValueError("not for verifying signatures")
+    # Without the private part, which a server may publish by mistake.
+    public = {name: stated[name] for name in PUBLIC_PARAMETERS & stated.keys()}
+    # python-jose would take a number for a length, and allocate as many bytes.
+    if not all(isinstance(value, str) for value in public.values()):
+        raise ValueError("a parameter is not a string")
+    # RFC 7517, 4.4: `alg` is optional. Without it, the type and the curve decide.
+    algorithms = [
+        name
+        for name, wanted in KEY_TYPES.items()
+        if stated.get("alg", name) == name and wanted.items() <= public.items()
+    ]
+    if not algorithms:
+        raise ValueError("its kty, crv and alg name no algorithm that is accepted")
+    if public["kty"] == "RSA":
+        _check_rsa_bounds(public)
+    return [VerificationKey(kid, name, public) for name in algorithms]
+
+
+def _check_rsa_bounds(public: Mapping[str, str]) -> None:
+    bits = base64_to_long(public["n"]).bit_length()
+    if not RSA_MIN_BITS <= bits <= RSA_MAX_BITS:
+        raise ValueError(f"{bits} bits, not {RSA_MIN_BITS} to {RSA_MAX_BITS}")
+    if base64_to_long(public["e"]).bit_length() > RSA_EXPONENT_MAX_BITS:
+        raise ValueError(f"its exponent has more than {RSA_EXPONENT_MAX_BITS} bits")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from pydantic import (
     AfterValidator,
@@ -52,6 +52,19 @@ def is_storable(text: str) -> bool:
     in UTF-16, which JSON can express.
     """
     return "\0" not in text and not re.search(r"[\ud800-\udfff]", text)
+
+
+BLANK_CATEGORIES = {"Zs", "Zl", "Zp", "Cc", "Cf"}
+# Unicode's Default_Ignorable_Code_Point outside these categories, and the blank Braille pattern.
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether the text has nothing to see: white space, controls, invisible characters."""
+    return all(category(character) in BLANK_CATEGORIES for character in INVISIBLE.sub("", text))
 
 
 def _refuse_unstorable(text: str) -> str:

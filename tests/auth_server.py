@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import copy
 import http.server
 import json
 import threading
@@ -59,6 +60,13 @@ class SigningKey:
             self.private = rsa.generate_private_key(65537, bits)
             numbers = self.private.public_key().public_numbers()
             self.member |= {"kty": "RSA", "n": _b64_int(numbers.n), "e": _b64_int(numbers.e)}
+
+    def signing(self, algorithm: str) -> "SigningKey":
+        """Return the same key pair for another algorithm of its type."""
+        other = copy.copy(self)
+        other.algorithm = algorithm
+        other.member = self.member | {"alg": algorithm}
+        return other
 
     def sign(self, signed: bytes) -> bytes:
         match self.algorithm:

@@ -58,6 +58,36 @@ def flip(token: str, number: int, at: int, bit: int) -> str:
 
 GOOD = hs256(CLAIMS)
 
+# Encodings that Python's json detects. JSON is UTF-8 without a byte order mark (RFC 8259, 8.1).
+ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
+# What Python's json reads, though RFC 8259 does not have it.
+NOT_JSON = {
+    f"{value.decode()}{where}": template % value
+    for value in (b"NaN", b"Infinity", b"-Infinity")
+    for where, template in {
+        "": b"%s",
+        " in a list": b"[1,%s]",
+        ", nested": b'{"y":[{"z":%s}]}',
+    }.items()
+}
+BLANK = {
+    "a space": " ",
+    "a line feed": "\n",
+    "no-break space": "\u00a0",
+    "ideographic space": "\u3000",
+    "line separator": "\u2028",
+    "next line": "\u0085",
+    "zero width space": "\u200b",
+    "byte order mark": "\ufeff",
+    "Hangul filler": "\u3164",
+    "variation selector": "\ufe0f",
+    "soft hyphen": "\u00ad",
+    "Braille blank": "\u2800",
+    "tag space": "\U000e0020",
+    "escape": "\x1b",
+    "several": " \t\u200d\u2060\u00a0",
+}
+
 SHAPES = {
     "empty": "",
     "one segment": "x",
@@ -75,7 +105,14 @@ SHAPES = {
     "too long": hs256(CLAIMS | {"x": "x" * 8192}),
     "header is no JSON": hs256(CLAIMS, b"{"),
     "header is not UTF-8": hs256(CLAIMS, b'{"alg":"HS256","x":"\xff"}'),
-    "header is UTF-16": hs256(CLAIMS, '{"alg":"HS256"}'.encode("utf-16")),
+    **{
+        f"header is {encoding}": hs256(CLAIMS, '{"alg":"HS256"}'.encode(encoding))
+        for encoding in ENCODINGS
+    },
+    **{
+        f"payload is {encoding}": hs256(json.dumps(CLAIMS).encode(encoding))
+        for encoding in ENCODINGS
+    },
     "header is a list": hs256(CLAIMS, b"[]"),
     "header is null": hs256(CLAIMS, b"null"),
     "header is deep": hs256(CLAIMS, b"[" * 1500),
@@ -85,6 +122,14 @@ SHAPES = {
     "payload is deep": hs256(b'{"sub":' * 800),
     "payload has a name twice": hs256(b'{"sub":"bob","sub":"ann","exp":%d}' % LATER),
     "payload has a long number": hs256(b'{"sub":"ann","exp":%s}' % (b"9" * 4999)),
+    **{
+        f"header has {name}": hs256(CLAIMS, b'{"alg":"HS256","x":%s}' % value)
+        for name, value in NOT_JSON.items()
+    },
+    **{
+        f"payload has {name}": hs256(b'{"sub":"ann","exp":%d,"x":%s}' % (LATER, value))
+        for name, value in NOT_JSON.items()
+    },
 }
 HEADERS = {
     "no algorithm": hs256(CLAIMS, {}),
@@ -100,6 +145,9 @@ HEADERS = {
     "critical": hs256(CLAIMS, {"alg": "HS256", "crit": ["x"]}),
     "critical, empty": hs256(CLAIMS, {"alg": "HS256", "crit": []}),
     "session cookie": hs256(CLAIMS, {"alg": "HS256", "typ": "better-auth.session-cache+jwt"}),
+    "session cookie, as a media type": hs256(
+        CLAIMS, {"alg": "HS256", "typ": "application/better-auth.session-cache+jwt"}
+    ),
     "session cookie, in capitals": hs256(
         CLAIMS, {"alg": "HS256", "typ": "Better-Auth.Session-Cache+JWT"}
     ),
@@ -116,22 +164,37 @@ NO_TIMES: list[Any] = [
     float("-inf"),
     10**400,
 ]
-TIMES = {
-    f"{name} is {value!r:.20}": hs256(CLAIMS | {name: value})
-    for name in ("exp", "nbf", "iat")
-    for value in NO_TIMES
-}
+TIMES = (
+    {
+        f"{name} is {value!r:.20}": hs256(CLAIMS | {name: value})
+        for name in ("exp", "nbf", "iat")
+        for value in NO_TIMES
+    }
+    | {
+        f"{name} is {value.decode()}": hs256(
+            b'{"sub":"ann","exp":%d,"%s":%s}' % (LATER, name.encode(), value)
+        )
+        for name in ("nbf", "iat")
+        for value in (b"1e999", b"-1e999")
+    }
+    | {
+        f"exp is {value.decode()}": hs256(b'{"sub":"ann","exp":%s}' % value)
+        for value in (b"1e999", b"-1e999")
+    }
+)
 CLAIMED = {
     "no expiry": hs256({"sub": "ann"}),
     "expired": hs256(CLAIMS | {"exp": 1_000_000_000}),
     "expires now": hs256(CLAIMS | {"exp": int(time.time())}),
     "expired long ago": hs256(CLAIMS | {"exp": -(10**30)}),
     "not yet valid": hs256(CLAIMS | {"nbf": LATER}),
+    "not valid for an hour": hs256(CLAIMS | {"nbf": int(time.time()) + 3600}),
     "no sub": hs256({"exp": LATER, "id": "ann", "email": "a@b.example", "user_id": "ann"}),
     **{
         f"sub is {value!r:.20}": hs256(CLAIMS | {"sub": value})
         for value in (None, "", 0, 1, True, ["ann"], {"id": "ann"}, "x" * 256, "a\0b", "\ud800")
     },
+    **{f"sub is {name}": hs256(CLAIMS | {"sub": blank}) for name, blank in BLANK.items()},
 }
 SIGNATURES = {
     "another secret": sign(type(SECRET)("another secret of more than 32 bytes"), "ann", 5),
@@ -219,6 +282,17 @@ def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str
         "expired": key.token(claims | {"exp": 1_000_000_000}),
         "no exp": key.token({k: v for k, v in claims.items() if k != "exp"}),
         "no sub": key.token({k: v for k, v in claims.items() if k != "sub"}),
+        **{f"sub is {name}": key.token(claims | {"sub": blank}) for name, blank in BLANK.items()},
+        "not valid for an hour": key.token(claims | {"nbf": time.time() + 3600}),
+        **{
+            f"{name} is {value}": key.token(claims | {name: value})
+            for name in ("exp", "nbf", "iat", "x")
+            for value in (float("nan"), float("inf"), float("-inf"))
+        },
+        **{
+            f"header has {value}": key.token(claims, x=[value])
+            for value in (float("nan"), float("inf"), float("-inf"))
+        },
         "critical": key.token(claims, crit=["exp"]),
     }
     flipped = {

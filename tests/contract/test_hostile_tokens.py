@@ -82,7 +82,9 @@ def test_a_token_of_each_kind_is_accepted_side_by_side(
         assert _get(client, token)[0] == 200
 
 
-def test_without_keys_and_auth_server_it_is_503(client: TestClient, server: AuthServer) -> None:
+def test_without_keys_and_auth_server_it_is_503(
+    client: TestClient, server: AuthServer, reasons: Callable[[], list[str]]
+) -> None:
     server.status = 500
     token = SigningKey("EdDSA").token(server.claims())
 
@@ -98,6 +100,7 @@ def test_without_keys_and_auth_server_it_is_503(client: TestClient, server: Auth
         "detail": "The auth server is not available; try again",
         "status_code": 503,
     }
+    assert reasons() == [f"No key set from {server.url}/api/auth/jwks: it answered 500"]
     assert client.get("/api/tasks", headers=bearer("ann")).status_code == 200
 
 

@@ -15,7 +15,11 @@ const sent = [];
 
 const withKeys = {
   sessionCookieCache: true,
-  jwks: { keyPairConfig: { alg: JWT_ALG }, rotationInterval: Number(process.env.ROTATION_SECONDS) },
+  jwks: {
+    keyPairConfig: { alg: JWT_ALG },
+    rotationInterval: Number(process.env.ROTATION_SECONDS),
+    jwksPath: process.env.JWKS_PATH,
+  },
 };
 const withSecret = {
   jwks: { remoteUrl: `${baseURL}/none`, keyPairConfig: { alg: "EdDSA" } },
@@ -31,6 +35,7 @@ const withSecret = {
 
 const auth = betterAuth({
   baseURL,
+  basePath: process.env.BASE_PATH,
   secret: BETTER_AUTH_SECRET,
   database: memoryAdapter({ user: [], session: [], account: [], verification: [], jwks: [] }),
   emailAndPassword: { enabled: true },

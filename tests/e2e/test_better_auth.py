@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from main import create_app
 from tests.actors import SECRET, settings_for
+from tests.auth_server import auth_server
 from tests.e2e.conftest import needs_node
 from tests.e2e.server import Server
 from tests.hostile_tokens import flip
@@ -24,23 +25,26 @@ pytestmark = needs_node
 KEYS = ["EdDSA", "ES256", "ES512", "RS256", "PS256"]
 SCRIPT = Path(__file__).with_name("better_auth.mjs")
 LIMIT_SECONDS = 15
+BASE_PATH = "/api/auth"
 SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
 
 
 Start = Callable[..., Server]
-Serve = Callable[[Server], TestClient]
+Serve = Callable[..., TestClient]
 
 
 class SignedUp:
     """A user of a Better Auth server, with the cookies of their session."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, base_path: str = BASE_PATH) -> None:
+        self.base_path = base_path
         self.browser = httpx2.Client(base_url=server.url, headers={"Origin": server.url})
         person = {"name": "Ann", "email": "ann@example.com", "password": "correct horse"}
-        self.browser.post("/api/auth/sign-up/email", json=person).raise_for_status()
+        self.browser.post(f"{base_path}/sign-up/email", json=person).raise_for_status()
 
     def token(self) -> str:
-        return str(self.browser.get("/api/auth/token").raise_for_status().json()["token"])
+        answer = self.browser.get(f"{self.base_path}/token").raise_for_status()
+        return str(answer.json()["token"])
 
     def sign(self, **payload: object) -> str:
         """Have the server sign a payload of ours with its own key."""
@@ -52,7 +56,7 @@ class SignedUp:
         return value
 
 
-SignUp = Callable[[Server], SignedUp]
+SignUp = Callable[..., SignedUp]
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callabl
         own = {"JWT_ALG": algorithm, "BETTER_AUTH_SECRET": SECRET.get_secret_value()}
         server = Server(["node", str(script), "{port}"], frontend, environment | own | variables)
         servers.append(server)
-        return server.wait("/api/auth/ok")
+        return server.wait(f"{variables.get('BASE_PATH', BASE_PATH)}/ok")
 
     yield start
     for server in servers:
@@ -74,12 +78,12 @@ def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callabl
 
 
 @pytest.fixture
-def sign_up() -> Iterator[Callable[[Server], SignedUp]]:
+def sign_up() -> Iterator[Callable[..., SignedUp]]:
     """Sign a user up at a Better Auth server."""
     with ExitStack() as browsers:
 
-        def start(server: Server) -> SignedUp:
-            user = SignedUp(server)
+        def start(server: Server, base_path: str = BASE_PATH) -> SignedUp:
+            user = SignedUp(server, base_path)
             browsers.callback(user.browser.close)
             return user
 
@@ -91,8 +95,8 @@ def serve(sqlite_url: URL) -> Iterator[Callable[..., TestClient]]:
     """Start the app beside a Better Auth server."""
     with ExitStack() as clients:
 
-        def start(server: Server) -> TestClient:
-            app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
+        def start(server: Server, **settings: str) -> TestClient:
+            app = create_app(settings_for(sqlite_url, better_auth_url=server.url, **settings))
             return clients.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield start
@@ -122,6 +126,50 @@ def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
     assert created.status_code == 201
     assert created.json()["user_id"] == _claims(token)["sub"]
     assert [_status(client, flip(token, segment, 9, 3)) for segment in range(3)] == [401, 401, 401]
+
+
+def test_a_base_path_is_a_part_of_better_auth_url(
+    better_auth: Start, sign_up: SignUp, sqlite_url: URL, reasons: Callable[[], list[str]]
+) -> None:
+    server = better_auth("EdDSA", BASE_PATH="/auth")
+    token = sign_up(server, "/auth").token()
+    statuses = []
+
+    for url in (server.url, f"{server.url}/auth"):
+        app = create_app(settings_for(sqlite_url, better_auth_url=url))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            statuses.append(_status(client, token))
+
+    assert statuses == [503, 200]
+    (reason,) = reasons()
+    assert reason == (
+        f"No key set from {server.url}/api/auth/jwks: it answered 404. Check BETTER_AUTH_URL (add "
+        "Better Auth's basePath if it is not /api/auth), or set JWKS_URL to the URL of the key set"
+    )
+
+
+def test_a_key_set_may_have_another_path(better_auth: Start, serve: Serve, sign_up: SignUp) -> None:
+    server = better_auth("EdDSA", JWKS_PATH="/keys.json")
+    client = serve(server, jwks_url=f"{server.url}/api/auth/keys.json")
+
+    assert _status(client, sign_up(server).token()) == 200
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_a_key_set_without_alg_verifies_a_real_token(
+    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+) -> None:
+    server = better_auth(algorithm)
+    token = sign_up(server).token()
+    with auth_server() as key_set:
+        # As Better Auth published it before version 1.3.
+        for member in httpx2.get(f"{server.url}/api/auth/jwks").json()["keys"]:
+            assert member.pop("alg") == algorithm
+            key_set.members.append(member)
+        client = serve(server, jwks_url=f"{key_set.url}/jwks")
+
+        assert _status(client, token) == 200
+        assert [_status(client, flip(token, part, 9, 3)) for part in range(3)] == [401, 401, 401]
 
 
 @pytest.mark.parametrize("algorithm", KEYS)

@@ -18,7 +18,8 @@ from auth import InvalidTokenError, TokenVerifier
 from errors import AuthServerUnavailableError
 from jwks import KeySet
 from tests.actors import settings_for
-from tests.auth_server import ALGORITHMS, AuthServer, SigningKey, auth_server
+from tests.auth_server import ALGORITHMS, AuthServer, SigningKey, auth_server, b64
+from tests.auth_server import jws as jws_of
 from tests.hostile_tokens import of_key_set
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the key set that is had be too old, and the next ones as well, without a pause."""
+    """Make the cached key set and all later ones too old at once."""
 
     def age() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
@@ -167,14 +168,136 @@ def test_the_key_set_is_read_where_the_settings_say(
     assert server.requested == [asked]
 
 
+def _without(member: dict[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in member.items() if other != name}
+
+
+def _without_alg(algorithm: str) -> dict[str, Any]:
+    """A member as Better Auth published it before version 1.3."""
+    return _without(KEYS[algorithm].member, "alg")
+
+
+# What the type and the curve of a key allow.
+ALLOWED = {
+    "EdDSA": ["EdDSA", "Ed25519"],
+    "Ed25519": ["EdDSA", "Ed25519"],
+    "ES256": ["ES256"],
+    "ES512": ["ES512"],
+    "RS256": ["RS256", "PS256"],
+    "PS256": ["RS256", "PS256"],
+}
+
+
+@pytest.mark.parametrize("alg", [{}, {"alg": None}], ids=["absent", "null"])
+@pytest.mark.parametrize("of_key", ALGORITHMS)
+def test_a_key_without_alg_verifies_what_its_type_and_curve_allow(
+    server: AuthServer, verifier: TokenVerifier, of_key: str, alg: dict[str, Any]
+) -> None:
+    key = KEYS[of_key]
+    server.members = [_without_alg(of_key) | alg]
+
+    async def accepted() -> list[str]:
+        names = []
+        for algorithm in ALGORITHMS:
+            signer = key.signing(algorithm) if algorithm in ALLOWED[of_key] else KEYS[algorithm]
+            try:
+                await verifier.verify(signer.token(server.claims()))
+            except InvalidTokenError as error:
+                assert str(error) == "Token is signed with another algorithm than its key's"  # noqa: PT017  # the others are accepted
+            else:
+                names.append(algorithm)
+        return names
+
+    assert run(accepted()) == ALLOWED[of_key]
+
+
+@pytest.mark.parametrize("of_key", ALGORITHMS)
+def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
+    server: AuthServer, verifier: TokenVerifier, of_key: str
+) -> None:
+    server.members = [_without_alg(of_key)]
+    hostile = of_key_set(KEYS[of_key], server.claims(), f"{server.url}/canary")
+    others = set(ALLOWED[of_key]) - {of_key}
+
+    async def accepted() -> list[str]:
+        names = []
+        for name, token in hostile.items():
+            try:
+                await verifier.verify(token)
+            except InvalidTokenError:
+                continue
+            names.append(name)
+        return names
+
+    # A key without alg is for both names of EdDSA, and the same signature is good under both.
+    renamed = {f"{of_key}: says {other}" for other in others if of_key in {"EdDSA", "Ed25519"}}
+    assert set(run(accepted())) == renamed
+    assert set(server.requested) == {"/api/auth/jwks"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "other"),
+    [("EdDSA", "Ed25519"), ("Ed25519", "EdDSA"), ("RS256", "PS256"), ("PS256", "RS256")],
+)
+def test_a_key_with_alg_verifies_that_algorithm_only_whatever_its_type_allows(
+    server: AuthServer, verifier: TokenVerifier, stated: str, other: str
+) -> None:
+    server.members = [KEYS[stated].member]
+
+    with pytest.raises(InvalidTokenError) as refused:
+        run(verifier.verify(KEYS[stated].signing(other).token(server.claims())))
+
+    assert refused.value.hint == f"Token is signed with {other}, but its key is for {stated}"
+
+
+def test_members_with_one_kid_are_told_apart_by_their_algorithms(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    keys = [KEYS["ES256"], ED, KEYS["RS256"], KEYS["RS256"].signing("PS256")]
+    encryption = {"kid": "k1", "alg": "RSA-OAEP", "use": "enc", "kty": "RSA"}
+    server.members = [encryption, *(key.member for key in keys)]
+
+    for key in keys:
+        assert run(verifier.verify(key.token(server.claims()))).id == "ann"
+
+
+def test_of_two_members_with_the_same_kid_and_algorithm_the_first_counts(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    second = SigningKey("EdDSA")
+    server.members = [ED.member, second.member, _without(second.member, "alg")]
+
+    assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
+    with pytest.raises(InvalidTokenError, match="signature is not valid"):
+        run(verifier.verify(second.token(server.claims())))
+
+
+def test_a_token_without_kid_is_refused_even_if_there_is_one_key(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    token = jws_of({"alg": "EdDSA"}, server.claims(), ED.sign)
+
+    with pytest.raises(InvalidTokenError, match="Token has no kid"):
+        run(verifier.verify(token))
+
+
 UNUSABLE: dict[str, Any] = {
     "null": None,
     "text": "key",
     "number": 1,
     "empty": {},
-    "no kid": {name: value for name, value in ED.member.items() if name != "kid"},
+    "no kid": _without(ED.member, "kid"),
     "kid is a number": ED.member | {"kid": 1},
-    "no alg": {name: value for name, value in ED.member.items() if name != "alg"},
+    "kid is null": ED.member | {"kid": None},
+    "alg is empty": ED.member | {"alg": ""},
+    "alg is unknown": ED.member | {"alg": "XYZ"},
+    "alg in lower case": ED.member | {"alg": "eddsa"},
+    "no alg, another curve": _without_alg("EdDSA") | {"crv": "X25519"},
+    "no alg, P-384": _without_alg("ES256") | {"crv": "P-384"},
+    "no alg, secp256k1": _without_alg("ES256") | {"crv": "secp256k1"},
+    "no alg, no curve": _without(_without_alg("ES256"), "crv"),
+    "no alg, no kty": _without(_without_alg("EdDSA"), "kty"),
+    "no alg, a shared secret": {"kid": "k1", "kty": "oct", "k": "c2VjcmV0"},
     "alg is a list": ED.member | {"alg": ["EdDSA"]},
     "alg is HS256": {"kid": "k1", "alg": "HS256", "kty": "oct", "k": "c2VjcmV0"},
     "alg is not for signatures": KEYS["RS256"].member | {"alg": "RSA-OAEP"},
@@ -186,13 +309,29 @@ UNUSABLE: dict[str, Any] = {
     "for signing": ED.member | {"key_ops": ["sign"]},
     "key_ops is text": ED.member | {"key_ops": "verify"},
     "key_ops is a number": ED.member | {"key_ops": 1},
-    "no x": {name: value for name, value in ED.member.items() if name != "x"},
+    "key_ops is an object": ED.member | {"key_ops": {"verify": True}},
+    "key_ops is empty": ED.member | {"key_ops": []},
+    "use is a list": ED.member | {"use": ["sig"]},
+    "use is empty": ED.member | {"use": ""},
+    "no x": _without(ED.member, "x"),
     "x is short": ED.member | {"x": "AAAA"},
     "x is a number": ED.member | {"x": 1},
+    "x is a huge number": KEYS["ES256"].member | {"x": 10**15},
+    "n is a huge number": KEYS["RS256"].member | {"n": 10**15},
+    "e is a number": KEYS["RS256"].member | {"e": 65537},
     "not on the curve": KEYS["ES256"].member | {"x": KEYS["ES256"].member["y"]},
+    "no alg, not on the curve": _without_alg("ES512") | {"x": KEYS["ES512"].member["y"]},
+    "at the origin": KEYS["ES256"].member | {"x": "AA", "y": "AA"},
     "1024 bits": SigningKey("RS256", bits=1024).member,
     "1024 bits, PSS": SigningKey("PS256", bits=1024).member,
+    "no alg, 1024 bits": _without(SigningKey("RS256", bits=1024).member, "alg"),
+    "16385 bits": KEYS["RS256"].member | {"n": b64(b"\x01" + b"\xff" * 2048)},
+    "no n": _without(KEYS["RS256"].member, "n"),
+    "no e": _without(KEYS["RS256"].member, "e"),
     "exponent of one": KEYS["RS256"].member | {"e": "AQ"},
+    "exponent of zero": KEYS["RS256"].member | {"e": "AA"},
+    "even exponent": KEYS["RS256"].member | {"e": "AQAC"},
+    "exponent of 65 bits": KEYS["PS256"].member | {"e": b64(b"\x01" * 9)},
 }
 
 
@@ -208,8 +347,20 @@ def test_an_unusable_member_is_stepped_over(
         run(verifier.verify(ED.token(server.claims())))
 
 
-@pytest.mark.parametrize("extra", [{"use": "sig"}, {"key_ops": ["verify"]}, {"d": "c2VjcmV0"}])
-def test_a_member_may_say_that_it_is_for_signatures(
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"use": "sig"},
+        {"use": None, "key_ops": None},
+        {"key_ops": ["verify"]},
+        {"key_ops": ["sign", "verify"]},
+        {"d": "c2VjcmV0"},
+        {"d": 1, "n": None, "oth": []},
+        {"x5c": ["not a certificate"], "x5u": "http://evil.example", "x5t": 1},
+        {"createdAt": "2025-01-01", "expiresAt": None, "z": [1e300]},
+    ],
+)
+def test_a_member_may_say_more_about_itself(
     server: AuthServer, verifier: TokenVerifier, extra: dict[str, Any]
 ) -> None:
     server.members = [ED.member | extra]
@@ -217,41 +368,50 @@ def test_a_member_may_say_that_it_is_for_signatures(
     assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
-def _misbehave(server: AuthServer, how: str) -> None:
-    document = json.dumps({"keys": [ED.member]}).encode()
-    match how:
-        case "error":
-            server.status = 500
-        case "not found":
-            server.status = 404
-        case "redirect":
-            server.status, server.headers = 302, {"Location": f"{server.url}/canary"}
-        case "compressed":
-            server.body, server.headers = gzip.compress(document), {"Content-Encoding": "gzip"}
-        case "large":
-            server.body = document + b" " * jwks.KEY_SET_MAX_BYTES
-        case "deep":
-            server.body = b"[" * 50_000
-        case "slow":
-            server.delay_seconds = 1
-        case "dripping":
-            server.pause_seconds = 0.05
-        case _:
-            server.body = how.encode()
+DOCUMENT = json.dumps({"keys": [ED.member]})
+SOON = {"FETCH_TIMEOUT_SECONDS": 1.0}
+
+# What the server does differently, and the constants of jwks that make a test of it short.
+MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
+    "error": ({"status": 500}, {}),
+    "not found": ({"status": 404}, {}),
+    "redirect": ({"status": 302, "headers": {"Location": "/canary"}}, {}),
+    "compressed": (
+        {"body": gzip.compress(DOCUMENT.encode()), "headers": {"Content-Encoding": "gzip"}},
+        {},
+    ),
+    "large": ({"body": DOCUMENT.encode() + b" " * jwks.KEY_SET_MAX_BYTES}, {}),
+    "deep": ({"body": b"[" * 50_000}, {}),
+    "slow": ({"delay_seconds": 2}, SOON),
+    "dripping": ({"pause_seconds": 0.05}, SOON),
+    "cut off": ({"headers": {"Content-Length": str(len(DOCUMENT) + 1)}}, {}),
+    **{
+        encoding: ({"body": DOCUMENT.encode(encoding)}, {})
+        for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
+    },
+    **{
+        body: ({"body": body.encode()}, {})
+        for body in (
+            *("", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{"),
+            *('{"keys": [], "x": NaN}', '{"keys": [{"x": -Infinity}]}', '{"keys": [Infinity]}'),
+        )
+    },
+}
 
 
-MISBEHAVIORS = [
-    "error", "not found", "redirect", "compressed", "large", "deep", "slow", "dripping",
-    "", "<html>", "null", "[]", "{}", '{"keys": {}}', '{"keys": null}', "\ufeff{",
-]  # fmt: skip
+def _misbehave(server: AuthServer, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes, constants = MISBEHAVIORS[how]
+    for name, value in attributes.items():
+        setattr(server, name, value)
+    for name, seconds in constants.items():
+        monkeypatch.setattr(jwks, name, seconds)
 
 
 @pytest.mark.parametrize("how", MISBEHAVIORS)
 def test_without_any_key_a_server_that_misbehaves_is_unavailable(
     server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
-    _misbehave(server, how)
+    _misbehave(server, how, monkeypatch)
 
     with pytest.raises(AuthServerUnavailableError):
         run(verifier.verify(ED.token(server.claims())))
@@ -268,8 +428,7 @@ def test_known_keys_go_on_working_when_the_server_misbehaves(
 ) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.25)
-        _misbehave(server, how)
+        _misbehave(server, how, monkeypatch)
         age()
         for number in range(3):
             await verifier.verify(ED.token(server.claims(jti=number)))
@@ -278,6 +437,134 @@ def test_known_keys_go_on_working_when_the_server_misbehaves(
             await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
 
     _run(scenario, verifier)
+
+
+def _log(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line.getMessage() for line in caplog.records if line.name == "jwks"]
+
+
+NO_KEY_SET = "its answer is not a key set"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        *((status, None, f"it answered {status}") for status in (204, 301, 302, 307, 308)),
+        *((status, None, f"it answered {status}") for status in (400, 401, 403, 404, 405, 410)),
+        (200, b"<!doctype html>", NO_KEY_SET),
+        (200, b'{"status": "ok"}', NO_KEY_SET),
+        (200, b'{"keys": {"k1": {}}}', NO_KEY_SET),
+        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its answer is larger than 65536 bytes"),
+    ],
+)
+def test_a_wrong_url_is_reported_once_with_what_to_set(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    status: int,
+    body: bytes | None,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    server.status, server.body = status, body
+    wrong = (
+        f"No key set from {server.url}/api/auth/jwks: {problem}. Check BETTER_AUTH_URL (add Better "
+        "Auth's basePath if it is not /api/auth), or set JWKS_URL to the URL of the key set"
+    )
+
+    async def scenario() -> None:
+        for number in range(3):
+            with pytest.raises(AuthServerUnavailableError) as refused:
+                await verifier.verify(ED.token(server.claims(jti=number)))
+            assert str(refused.value) == wrong
+        server.status, server.body = 200, None
+        await verifier.verify(ED.token(server.claims()))
+
+    _run(scenario, verifier)
+    assert server.fetches == 4
+    assert _log(caplog) == [wrong, f"Read the whole key set from {server.url}/api/auth/jwks"]
+
+
+def test_an_outage_is_reported_as_one_and_another_problem_anew(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    statuses = [500, 503, 503, 407, 408, 425, 429]
+
+    async def scenario() -> None:
+        for server.status in statuses:
+            with pytest.raises(AuthServerUnavailableError):
+                await verifier.verify(ED.token(server.claims()))
+
+    _run(scenario, verifier)
+    assert _log(caplog) == [
+        f"No key set from {server.url}/api/auth/jwks: it answered {status}"
+        for status in dict.fromkeys(statuses)
+    ]
+
+
+def test_an_auth_server_that_does_not_answer_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
+    with auth_server() as server:
+        url, token = server.url, ED.token(server.claims())
+    settings = settings_for(make_url("sqlite:///unused.db"), better_auth_url=url)
+    verifier = TokenVerifier(settings)
+
+    async def scenario() -> None:
+        for _ in range(3):
+            with pytest.raises(AuthServerUnavailableError):
+                await verifier.verify(token)
+
+    _run(scenario, verifier)
+    assert _log(caplog) == [f"No key set from {url}/api/auth/jwks: All connection attempts failed"]
+
+
+def test_ignored_members_are_reported_once_with_the_reasons(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    age: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unusable = [1, _without(ED.member, "x"), ED.member | {"use": "enc"}, ED.member | {"alg": "XY"}]
+
+    async def scenario() -> None:
+        server.members = [ED.member, *unusable]
+        await verifier.verify(ED.token(server.claims()))
+        for times in (2, 3):
+            age()
+            await verifier.verify(ED.token(server.claims()))
+            await _fetched(verifier, server, times)
+
+    _run(scenario, verifier)
+    (line,) = _log(caplog)
+    assert line == (
+        f"Ignored keys in the set of {server.url}/api/auth/jwks: number 2: not an object; "
+        "number 3: KeyError; number 4: not for verifying signatures; "
+        "number 5: its kty, crv and alg name no algorithm that is accepted"
+    )
+
+
+def test_many_unusable_members_are_one_short_line_of_log(
+    server: AuthServer, verifier: TokenVerifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.body = b'{"keys": [%s]}' % b",".join([json.dumps(ED.member).encode(), *[b"1"] * 30_000])
+
+    assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
+    assert [len(line) < 1000 for line in _log(caplog)] == [True]
+
+
+def test_a_byte_order_mark_before_the_key_set_is_ignored(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
+    server.body = json.dumps({"keys": [ED.member]}).encode("utf-8-sig")
+
+    assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
 def test_a_set_without_keys_is_an_answer(server: AuthServer, verifier: TokenVerifier) -> None:

@@ -37,6 +37,8 @@ def test_a_token_of_the_command_line_is_accepted() -> None:
         ({"sub": "Äpfel 🍎"}, ("Äpfel 🍎", None, None)),
         ({"exp": LATER + 0.5, "iat": 0, "nbf": 0.5}, ("ann", None, None)),
         ({"iat": LATER}, ("ann", None, None)),
+        ({"sub": " ann\u200b"}, (" ann\u200b", None, None)),
+        ({"sub": "\ue000"}, ("\ue000", None, None)),
         ({"id": "bob", "user_id": "bob", "aud": "x", "iss": ["y"]}, ("ann", None, None)),
     ],
 )
@@ -44,6 +46,33 @@ def test_a_good_token_names_its_user(claims: dict[str, Any], user: tuple[str, ..
     id_, email, name = user
 
     assert _verify(hs256(CLAIMS | claims)) == User(id=id_, email=email, name=name)
+
+
+def test_numbers_beyond_a_floats_range_are_json() -> None:
+    assert _verify(hs256(b'{"sub":"ann","exp":%d,"x":[1e999,-1e999]}' % LATER)).id == "ann"
+
+
+def test_nbf_may_be_five_seconds_ahead_but_exp_has_no_leeway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verifier = TokenVerifier(SETTINGS)
+    token = hs256(CLAIMS | {"nbf": 2_000_000_006, "exp": 2_000_000_010})
+
+    def at(now: float) -> str:
+        monkeypatch.setattr("auth.time.time", lambda: now)
+        try:
+            return asyncio.run(verifier.verify(token)).id
+        except InvalidTokenError as error:
+            return str(error)
+
+    assert [at(2_000_000_000 + seconds) for seconds in (0, 0.9, 1, 1, 9.9, 10)] == [
+        "Token is not valid yet",
+        "Token is not valid yet",
+        "ann",
+        "ann",
+        "ann",
+        "Token has expired",
+    ]
 
 
 @pytest.mark.parametrize("header", [{"alg": "HS256"}, {"alg": "HS256", "kid": "x", "x": [{}]}])
@@ -60,6 +89,7 @@ def test_a_bad_token_is_refused(token: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(
     st.text(max_size=40)
+    | st.text(st.characters(categories=["Cs", "Nd"]), max_size=40)
     | st.binary(max_size=40).map(b64)
     | st.lists(st.binary(max_size=30).map(b64), min_size=3, max_size=3).map(".".join)
 )
