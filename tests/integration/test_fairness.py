@@ -104,7 +104,8 @@ def _connections(app: FastAPI) -> int:
 
 
 def test_one_token_fills_only_its_own_line(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 2)
+    for limit in ("IN_FLIGHT_MAX", "IN_FLIGHT_MAX_OVERLOADED"):
+        monkeypatch.setattr(overload, limit, 2)
     with ExitStack() as connections:
         for _ in range(2):
             connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
