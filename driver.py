@@ -221,7 +221,7 @@ def _finish(future: "asyncio.Future[None]") -> None:
 
 def is_ready(connection: Psycopg2Connection, state: int, seconds: float | None) -> bool:
     """Wait in this thread until the socket is ready, or not even then."""
-    if not hasattr(select, "poll"):  # pragma: no cover  # Windows
+    if not hasattr(select, "poll"):  # Windows
         reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
         return any(select.select(reading, writing, [], seconds))
     poll = select.poll()

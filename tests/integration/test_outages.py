@@ -1,8 +1,10 @@
 """The database is away, comes, goes, and comes back."""
 
 import asyncio
+import select
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -296,6 +298,18 @@ def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
     while wire.clients or not wire.connections:
         time.sleep(0.01)
     database.engine.dispose()
+
+
+def test_where_no_event_loop_can_watch_a_socket_handlers_run_in_threads(
+    postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(select, "poll")
+    app = create_app(settings_for(postgresql_url))
+
+    with TestClient(app, headers=bearer("ann")) as ann:
+        ann.post("/api/tasks/import", content=b'{"title": "%s"}\n' % (b"x" * 200) * 2000)
+        assert ann.get("/api/tasks").headers["X-Total-Count"] == "2000"
 
 
 def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
