@@ -9,13 +9,16 @@ import json
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_origin
 
 from fastapi import Depends, HTTPException, Path, Request, Response, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import HTTPBearer
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
@@ -314,7 +317,8 @@ def _unauthorized(description: str) -> HTTPException:
 class GuardedRoute(APIRoute):
     """A route that checks the token first, then reads a body of bounded size in bounded time.
 
-    FastAPI itself reads and parses the whole body before any dependency runs.
+    FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
+    query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
 
     A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
     where `db.in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
@@ -330,10 +334,16 @@ class GuardedRoute(APIRoute):
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        parameters = get_flat_params(Dependant(query_params=self.dependant.query_params))
+        repeatable = {
+            parameter.alias: get_origin(parameter.field_info.annotation) is list
+            for parameter in parameters
+        }
         may_have_body = not {"GET", "DELETE"}.issuperset(self.methods or ())
 
         async def handle_guarded(request: Request) -> Response:
             request.state.user = await authenticate(request)
+            _check_query(request, repeatable)
             if may_have_body:
                 request = Request(
                     request.scope, _bounded(request, self.body_max_bytes, self.body_seconds)
@@ -341,6 +351,25 @@ class GuardedRoute(APIRoute):
             return await handle(request)
 
         return handle_guarded
+
+
+def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
+    """Refuse query parameters that the operation would ignore.
+
+    `repeatable` has its parameters; of one that is not a list, FastAPI takes the last value only.
+    """
+    if not request.scope["query_string"]:
+        return
+    problems = []
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in repeatable:
+            problems.append((name, "is not a query parameter of this operation"))
+        elif times > 1 and not repeatable[name]:
+            problems.append((name, "must be given only once"))
+    if problems:
+        raise RequestValidationError(
+            [{"type": "value_error", "loc": ("query", name), "msg": msg} for name, msg in problems]
+        )
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:

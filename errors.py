@@ -20,6 +20,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 RETRY_AFTER_SECONDS = 1
+# A request of 64 KiB can have thousands of invalid parameters, with names of any length.
+ERRORS_MAX = 20
+FIELD_MAX_CHARS = 100
 
 
 class ErrorBody(BaseModel):
@@ -122,7 +125,7 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
     # From `loc` and `msg` alone: `input` is the caller's, of any size, and may not be JSON.
     errors = [
         FieldError(field=_field_of(problem["loc"]), message=_message_of(problem))
-        for problem in error.errors()
+        for problem in error.errors()[:ERRORS_MAX]
     ]
     detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
     return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
@@ -131,7 +134,7 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
 def _field_of(loc: Sequence[int | str]) -> str:
     """`("body", "title")` is the field `title`; `("body",)` and `("body", 17)` are the body."""
     names = [name for name in loc[1:] if isinstance(name, str)]
-    return ", ".join(names) or str(loc[0])
+    return ", ".join(names)[:FIELD_MAX_CHARS] or str(loc[0])
 
 
 def _message_of(problem: Mapping[str, Any]) -> str:

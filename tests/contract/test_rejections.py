@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.contract.operations import PROTECTED, Operation, name_of
+
 WRITES = pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/tasks"), ("PUT", "/api/tasks/1"), ("PATCH", "/api/ann/tasks/1")],
@@ -267,8 +269,10 @@ def test_a_bad_key_is_422_and_named(ann: TestClient, key: str) -> None:
     ("query", "field"),
     [
         ("", "query"),
-        ("?limit=5", "query"),
+        ("?limit=5", "limit"),
         ("?status=", "status"),
+        ("?status=completed&id=", "id"),
+        ("?status=completed;q=milk", "status"),
         ("?status=done", "status"),
         ("?id=0", "id"),
         ("?id=x", "id"),
@@ -284,6 +288,72 @@ def test_without_a_good_filter_it_is_422(
 
     _assert_refused(response, 422)
     assert {error["field"] for error in response.json()["errors"]} == {field}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("id[]=5", "id[]"),
+        ("id%5B0%5D=5", "id[0]"),
+        ("Status=completed", "Status"),
+        ("statuses=completed", "statuses"),
+        ("status%20=completed", "status "),
+        ("due_befor=2026-01-31", "due_befor"),
+        ("completed", "completed"),
+        ("=completed", "query"),
+        ("user_id=ann", "user_id"),
+        ("task_id=1", "task_id"),
+        ("idempotency-key=k", "idempotency-key"),
+        ("%00%ff", "\0\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("operation", PROTECTED, ids=name_of)
+def test_an_unknown_query_parameter_is_422_and_named(
+    ann: TestClient, operation: Operation, query: str, field: str
+) -> None:
+    path = f"{operation.path}{'&' if '?' in operation.path else '?'}{query}"
+
+    response = ann.request(operation.method, path, json={"title": "x"})
+
+    _assert_refused(response, 422)
+    message = "is not a query parameter of this operation"
+    assert response.json()["errors"] == [{"field": field, "message": message}]
+
+
+def test_filters_are_refused_by_an_operation_that_has_none(ann: TestClient) -> None:
+    for method, path in [
+        ("DELETE", "/api/tasks/1"),
+        ("PATCH", "/api/tasks/1/complete"),
+        ("GET", "/api/ann/tasks/export"),
+        ("POST", "/api/tasks/import"),
+        ("DELETE", "/api/me"),
+    ]:
+        response = ann.request(method, f"{path}?status=completed&id=5")
+        _assert_refused(response, 422)
+        assert [error["field"] for error in response.json()["errors"]] == ["status", "id"]
+
+
+@pytest.mark.parametrize("name", ["limit", "offset", "q", "sort", "cursor", "total"])
+def test_a_parameter_that_is_no_list_is_taken_only_once(ann: TestClient, name: str) -> None:
+    response = ann.get(f"/api/tasks?{name}=1&status=pending&status=completed&{name}=1")
+
+    _assert_refused(response, 422)
+    message = "must be given only once"
+    assert response.json()["errors"] == [{"field": name, "message": message}]
+
+
+def test_a_token_comes_before_the_query(anonymous: TestClient) -> None:
+    _assert_refused(anonymous.get("/api/tasks?x=1"), 401)
+
+
+@pytest.mark.parametrize(
+    "query", ["&".join(f"x{n}=" for n in range(5000)), "x" * 60_000, "status=x&" * 6000]
+)
+def test_many_errors_and_long_names_make_no_long_answer(ann: TestClient, query: str) -> None:
+    response = ann.get(f"/api/tasks?{query}")
+
+    _assert_refused(response, 422)
+    assert len(response.content) < 5000
 
 
 @pytest.mark.parametrize(
