@@ -29,7 +29,7 @@ class ErrorBody(BaseModel):
     """What every error answers with."""
 
     detail: str = Field(description="What is wrong, for a person to read.")
-    status_code: int
+    status_code: int = Field(json_schema_extra={"format": "int32"})
 
 
 class FieldError(BaseModel):

@@ -17,6 +17,7 @@ from pydantic import (
     with_config,
 )
 from pydantic import Field as Documented
+from pydantic.config import JsonDict
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -35,6 +36,10 @@ DESCRIPTION_MAX_CHARS = 2000
 USER_ID_MAX_CHARS = 255
 IDEMPOTENCY_KEY_MAX_CHARS = 255
 BIGINT_MAX = 2**63 - 1
+
+# Generators of typed clients choose the type of an integer by its format.
+INT32: JsonDict = {"format": "int32"}
+INT64: JsonDict = {"format": "int64"}
 
 
 class TaskStatus(StrEnum):
@@ -139,6 +144,10 @@ def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
+def _drop_default(schema: JsonDict) -> None:
+    del schema["default"]
+
+
 class TaskCreate(BaseModel):
     """A new task. Other fields are ignored."""
 
@@ -146,7 +155,12 @@ class TaskCreate(BaseModel):
 
     title: Title
     description: Description | None = None
-    status: TaskStatus = TaskStatus.PENDING
+    # Generators make a property with a `default` required, so the description has it instead.
+    status: TaskStatus = Documented(
+        TaskStatus.PENDING,
+        description="`pending` unless you say otherwise.",
+        json_schema_extra=_drop_default,
+    )
 
 
 # A TypedDict, since a model cannot tell an absent `title` from one that is null.
@@ -186,7 +200,7 @@ class TaskPublic(BaseModel):
         updated_at="2026-01-31T12:00:00.000000Z",
     )
 
-    id: Annotated[int, Documented(description="Never given out twice.")]
+    id: Annotated[int, Documented(description="Never given out twice.", json_schema_extra=INT64)]
     title: str
     description: str | None
     status: TaskStatus

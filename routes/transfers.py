@@ -10,23 +10,21 @@ from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from sqlmodel import Session
 
 import statements
 from auth import (
     BODY_MAX_BYTES,
-    TOO_LARGE,
-    TOO_SLOW,
     UNAUTHORIZED,
     CurrentUser,
     GuardedRoute,
 )
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
-from errors import INVALID, UNAVAILABLE, invalid
-from models import TaskCreate, User, new_columns
+from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from models import INT64, TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
 from routes.tasks import FULL, too_many_tasks
 
@@ -53,7 +51,7 @@ router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID |
 class Imported(BaseModel):
     """How many tasks were created."""
 
-    imported: int
+    imported: Annotated[int, Field(json_schema_extra=INT64)]
 
 
 async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
@@ -67,13 +65,33 @@ async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
 
 ReceivedFile = Annotated[IO[bytes], Depends(receive_file)]
 
-JSON_LINES = {"application/jsonl": {"itemSchema": {"$ref": "#/components/schemas/TaskPublic"}}}
+# OpenAPI 3.1 cannot describe the lines; `itemSchema` comes with 3.2.
+EXPORTED: Responses = {
+    200: {
+        "description": "One task on each line, as the list has it, oldest first",
+        "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+FILE = {
+    "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it.",
+    "required": True,
+    "content": {
+        media_type: {"schema": {"type": "string", "format": "binary"}}
+        for media_type in ("application/jsonl", "application/octet-stream")
+    },
+}
+IMPORT_TOO_LARGE = documented(
+    413, "The body is too large", f"The body is larger than {IMPORT_MAX_BYTES} bytes"
+)
+IMPORT_TOO_SLOW = documented(
+    408, "The body came too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
+)
 
 
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"description": "One task a line, the oldest first", "content": JSON_LINES}},
+    responses=EXPORTED,
 )
 def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     """Give all your tasks, one JSON object a line, the oldest first."""
@@ -86,7 +104,12 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     )
 
 
-@router.post("/import", status_code=HTTPStatus.CREATED, responses=TOO_SLOW | TOO_LARGE | FULL)
+@router.post(
+    "/import",
+    status_code=HTTPStatus.CREATED,
+    responses=IMPORT_TOO_SLOW | IMPORT_TOO_LARGE | FULL,
+    openapi_extra={"requestBody": FILE},
+)
 def import_tasks(
     file: ReceivedFile, request: Request, user: CurrentUser, session: SessionDep
 ) -> Imported:
