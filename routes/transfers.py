@@ -75,6 +75,7 @@ EXPORTED: Responses = {
 FILE = {
     "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it.",
     "required": True,
+    # The second is for generators that do not know the first, such as openapi-python-client.
     "content": {
         media_type: {"schema": {"type": "string", "format": "binary"}}
         for media_type in ("application/jsonl", "application/octet-stream")
