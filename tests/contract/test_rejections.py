@@ -360,7 +360,24 @@ def test_many_errors_and_long_names_make_no_long_answer(ann: TestClient, query: 
     ("method", "suffix"), [("PUT", ""), ("PATCH", "/complete"), ("DELETE", "")]
 )
 @pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
-@pytest.mark.parametrize("value", ["1", '"1', '1"', "*, *", '"1" x', "W/1", ",", '"\x7f"'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1",
+        '"1',
+        '1"',
+        "'1'",
+        '""1""',
+        "*, *",
+        '*, "1"',
+        '"1" x',
+        '"1" "2" 3',
+        "W/1",
+        'W"1"',
+        ",",
+        '"\x7f"',
+    ],
+)
 def test_a_malformed_condition_is_422_and_named(
     ann: TestClient, method: str, suffix: str, name: str, value: str
 ) -> None:

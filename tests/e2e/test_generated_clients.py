@@ -65,7 +65,15 @@ def test_a_python_client_works(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = Path(sys.executable).with_name("openapi-python-client")
-    arguments = ["generate", "--path", CONTRACT, "--meta", "none", "--output-path", "tasks_client"]
+    arguments = [
+        "generate",
+        "--path",
+        str(CONTRACT),
+        "--meta",
+        "none",
+        "--output-path",
+        "tasks_client",
+    ]
     subprocess.run([program, *arguments], cwd=tmp_path, check=True)
     monkeypatch.syspath_prepend(tmp_path)
     client, models, types = (
