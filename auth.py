@@ -29,7 +29,7 @@ from starlette.types import Message, Receive
 from typing_extensions import override
 
 from db import in_session
-from errors import documented
+from errors import NOT_JSON, SEND_JSON, documented, invalid
 from jwks import KEY_TYPES, KeySet, VerificationKey
 from models import USER_ID_MAX_CHARS, User, is_storable
 from settings import Settings
@@ -50,11 +50,7 @@ TOO_LARGE = documented(
 TOO_SLOW = documented(
     408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
 )
-BAD_BODY = (
-    documented(400, "The body is not JSON in UTF-8", "There was an error parsing the body")
-    | TOO_SLOW
-    | TOO_LARGE
-)
+BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW | TOO_LARGE
 
 
 class InvalidTokenError(Exception):
@@ -327,6 +323,7 @@ class GuardedRoute(APIRoute):
 
     body_max_bytes = BODY_MAX_BYTES
     body_seconds = BODY_SECONDS
+    body_wanted = SEND_JSON
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
         super().__init__(path, in_session(endpoint), **options)
@@ -345,6 +342,7 @@ class GuardedRoute(APIRoute):
             request.state.user = await authenticate(request)
             _check_query(request, repeatable)
             if may_have_body:
+                _check_encoding(request, self.body_wanted)
                 request = Request(
                     request.scope, _bounded(request, self.body_max_bytes, self.body_seconds)
                 )
@@ -370,6 +368,11 @@ def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
         raise RequestValidationError(
             [{"type": "value_error", "loc": ("query", name), "msg": msg} for name, msg in problems]
         )
+
+
+def _check_encoding(request: Request, wanted: str) -> None:
+    if request.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
+        raise invalid("header", "Content-Encoding", message=f"is not supported. {wanted}")
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:

@@ -24,6 +24,9 @@ RETRY_AFTER_SECONDS = 1
 ERRORS_MAX = 20
 FIELD_MAX_CHARS = 100
 
+SEND_JSON = "Send a JSON object, with Content-Type: application/json"
+NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
+
 
 class ErrorBody(BaseModel):
     """What every error answers with."""
@@ -100,9 +103,12 @@ def error_response(
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     headers = dict(error.headers or {})
+    detail = error.detail
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, of a body that it cannot read
+        detail = NOT_JSON
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return error_response(error.status_code, error.detail, headers=headers)
+    return error_response(error.status_code, detail, headers=headers)
 
 
 def _methods_of(request: Request) -> set[str]:
@@ -141,7 +147,7 @@ def _message_of(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":
         return f"Not valid JSON at character {problem['loc'][1]}: {problem['ctx']['error']}"
     if _field_of(problem["loc"]) == "body":
-        return "Send a JSON object, with Content-Type: application/json"
+        return SEND_JSON
     return str(problem["msg"]).removeprefix("Value error, ")
 
 

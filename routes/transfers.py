@@ -33,6 +33,12 @@ IMPORT_MAX_BYTES = 64 * 1024 * 1024
 IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
+BYTE_ORDER_MARK = "\ufeff".encode()  # editors and PowerShell begin a file with it
+SEND_JSON_LINES = (
+    "Send JSON Lines, uncompressed and in UTF-8: one task as a JSON object on each line, "
+    "with `curl --data-binary @tasks.jsonl`"
+)
+
 Place = tuple[datetime, int]
 Page = tuple[bytes, Place | None]
 START: Place = (EPOCH, 0)
@@ -43,6 +49,7 @@ class TransferRoute(GuardedRoute):
 
     body_max_bytes = IMPORT_MAX_BYTES
     body_seconds = IMPORT_SECONDS
+    body_wanted = SEND_JSON_LINES
 
 
 router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
@@ -162,9 +169,13 @@ def _import(file: IO[bytes], user: User, session: Session, limit: int) -> int:
 def _read(file: IO[bytes], user: User) -> Iterator[dict[str, Any]]:
     """Read the lines into rows; those that are blank are stepped over."""
     now = datetime.now(UTC)
-    lines = iter(partial(file.readline, BODY_MAX_BYTES), b"")
+    lines = iter(partial(file.readline, BODY_MAX_BYTES + 1), b"")
     for number, line in enumerate(lines, 1):
-        if task := line.strip():
+        if len(line) > BODY_MAX_BYTES:
+            message = f"is longer than {BODY_MAX_BYTES} bytes. {SEND_JSON_LINES}"
+            raise invalid("body", f"line {number}", message=message)
+        # Files that were joined have one within as well.
+        if task := line.removeprefix(BYTE_ORDER_MARK).strip():
             yield new_columns(_parse(task, number), now) | {"user_id": user.id, "replayed": False}
 
 
@@ -175,6 +186,8 @@ def _parse(line: bytes, number: int) -> TaskCreate:
         problem = error.errors(include_input=False, include_url=False)[0]
         # The parser is given one line, which it calls the first.
         message = problem["msg"].replace(" at line 1 column", " at character")
+        if not problem["loc"]:  # it is not a JSON object
+            message = f"{message}. {SEND_JSON_LINES}"
         raise invalid(
             "body", f"line {number}", *map(str, problem["loc"]), message=message
         ) from error

@@ -1,5 +1,6 @@
 """Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
 
+import gzip
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -112,6 +113,46 @@ def test_a_body_of_another_type_is_422_and_says_which_to_send(
     assert response.json()["errors"] == [
         {"field": "body", "message": "Send a JSON object, with Content-Type: application/json"}
     ]
+
+
+@WRITES
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_422_and_says_what_to_send(
+    ann: TestClient, method: str, path: str, encoding: str
+) -> None:
+    headers = JSON | {"Content-Encoding": encoding}
+
+    response = ann.request(method, path, content=gzip.compress(b'{"title": "x"}'), headers=headers)
+
+    _assert_refused(response, 422)
+    message = "is not supported. Send a JSON object, with Content-Type: application/json"
+    assert response.json()["errors"] == [{"field": "Content-Encoding", "message": message}]
+
+
+@WRITES
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"{}"), b'{"title": "\xe4"}', b"[" * 50_000, b"\xff\xfe{\0}"]
+)
+def test_bytes_that_are_no_json_are_400_and_say_what_to_send(
+    ann: TestClient, method: str, path: str, body: bytes
+) -> None:
+    response = ann.request(method, path, content=body, headers=JSON)
+
+    _assert_refused(response, 400)
+    assert response.json()["detail"] == (
+        "The body cannot be read as JSON in UTF-8. "
+        "Send a JSON object, with Content-Type: application/json"
+    )
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/ld+json"])
+def test_json_may_begin_with_a_byte_order_mark(ann: TestClient, content_type: str) -> None:
+    body = "\ufeff".encode() + b'{"title": ""}'
+
+    response = ann.post("/api/tasks", content=body, headers={"Content-Type": content_type})
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["title"]
 
 
 def _chunks(size: int) -> Iterator[bytes]:
