@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from pydantic import (
     AfterValidator,
@@ -62,6 +62,41 @@ def is_storable(text: str) -> bool:
 def _refuse_unstorable(text: str) -> str:
     if not is_storable(text):
         raise ValueError("must not contain U+0000 or a lone surrogate")
+    return text
+
+
+# The general categories Cc, Zl and Zp, which Unicode does not extend.
+NOT_IN_A_LINE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+# Cc without the tab and the line breaks (UAX 14: LF, VT, FF, CR, NEL).
+NOT_IN_A_TEXT = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# Letters and symbols that show nothing: fillers (Hangul, Egyptian), an empty Braille cell, a note
+# without its head, and what stands for an object that was not copied.
+BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
+
+
+def _refuse_illegible(title: str) -> str:
+    if NOT_IN_A_LINE.search(title):
+        raise ValueError("must be one line without tabs or other control characters")
+    if not any(_can_be_seen(character) for character in title):
+        raise ValueError("must have a letter, digit, punctuation mark or symbol that can be seen")
+    return title
+
+
+def _can_be_seen(character: str) -> bool:
+    """Tell whether the character shows something by itself.
+
+    That is letters, numbers, punctuation and symbols. Not marks, which need a base, nor formats
+    such as joiners and the direction of text, nor characters that have no meaning yet; but those
+    reserved for pictographs may be emoji that are newer than Python's Unicode.
+    """
+    if category(character)[0] in "LNPS":
+        return character not in BLANK
+    return "\U0001f000" <= character <= "\U0001fffd"
+
+
+def _refuse_controls(text: str) -> str:
+    if NOT_IN_A_TEXT.search(text):
+        raise ValueError("must not contain control characters, except tabs and line breaks")
     return text
 
 
@@ -135,9 +170,19 @@ Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_MAX_CHARS),
     Storable,
-    Documented(description="Trimmed of white space."),
+    AfterValidator(_refuse_illegible),
+    Documented(
+        description="One line with something to see in it; trimmed of white space. Tabs and other "
+        "control characters are refused."
+    ),
 ]
-Description = Annotated[str, StringConstraints(max_length=DESCRIPTION_MAX_CHARS), Storable]
+Description = Annotated[
+    str,
+    StringConstraints(max_length=DESCRIPTION_MAX_CHARS),
+    Storable,
+    AfterValidator(_refuse_controls),
+    Documented(description="Tabs and line breaks are kept, other control characters refused."),
+]
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
