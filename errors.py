@@ -20,13 +20,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 RETRY_AFTER_SECONDS = 1
+# A request of 64 KiB can have thousands of invalid parameters, with names of any length.
+ERRORS_MAX = 20
+FIELD_MAX_CHARS = 100
+
+SEND_JSON = "Send a JSON object, with Content-Type: application/json"
+NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
 
 
 class ErrorBody(BaseModel):
     """What every error answers with."""
 
     detail: str = Field(description="What is wrong, for a person to read.")
-    status_code: int
+    status_code: int = Field(json_schema_extra={"format": "int32"})
 
 
 class FieldError(BaseModel):
@@ -97,9 +103,12 @@ def error_response(
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     headers = dict(error.headers or {})
+    detail = error.detail
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, of a body that it cannot read
+        detail = NOT_JSON
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return error_response(error.status_code, error.detail, headers=headers)
+    return error_response(error.status_code, detail, headers=headers)
 
 
 def _methods_of(request: Request) -> set[str]:
@@ -122,7 +131,7 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
     # From `loc` and `msg` alone: `input` is the caller's, of any size, and may not be JSON.
     errors = [
         FieldError(field=_field_of(problem["loc"]), message=_message_of(problem))
-        for problem in error.errors()
+        for problem in error.errors()[:ERRORS_MAX]
     ]
     detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
     return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
@@ -131,14 +140,14 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
 def _field_of(loc: Sequence[int | str]) -> str:
     """`("body", "title")` is the field `title`; `("body",)` and `("body", 17)` are the body."""
     names = [name for name in loc[1:] if isinstance(name, str)]
-    return ", ".join(names) or str(loc[0])
+    return ", ".join(names)[:FIELD_MAX_CHARS] or str(loc[0])
 
 
 def _message_of(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":
         return f"Not valid JSON at character {problem['loc'][1]}: {problem['ctx']['error']}"
     if _field_of(problem["loc"]) == "body":
-        return "Send a JSON object, with Content-Type: application/json"
+        return SEND_JSON
     return str(problem["msg"]).removeprefix("Value error, ")
 
 

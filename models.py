@@ -17,6 +17,7 @@ from pydantic import (
     with_config,
 )
 from pydantic import Field as Documented
+from pydantic.config import JsonDict
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -36,6 +37,10 @@ USER_ID_MAX_CHARS = 255
 IDEMPOTENCY_KEY_MAX_CHARS = 255
 BIGINT_MAX = 2**63 - 1
 
+# Generators of typed clients choose the type of an integer by its format.
+INT32: JsonDict = {"format": "int32"}
+INT64: JsonDict = {"format": "int64"}
+
 
 class TaskStatus(StrEnum):
     """How far a task is."""
@@ -54,22 +59,49 @@ def is_storable(text: str) -> bool:
     return "\0" not in text and not re.search(r"[\ud800-\udfff]", text)
 
 
-BLANK_CATEGORIES = {"Zs", "Zl", "Zp", "Cc", "Cf"}
-# Unicode's Default_Ignorable_Code_Point outside these categories, and the blank Braille pattern.
-INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff]"
-)
-
-
-def is_blank(text: str) -> bool:
-    """Tell whether the text has nothing to see: white space, controls, invisible characters."""
-    return all(category(character) in BLANK_CATEGORIES for character in INVISIBLE.sub("", text))
-
-
 def _refuse_unstorable(text: str) -> str:
     if not is_storable(text):
         raise ValueError("must not contain U+0000 or a lone surrogate")
+    return text
+
+
+# The general categories Cc, Zl and Zp, which Unicode does not extend.
+NOT_IN_A_LINE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+# Cc without the tab and the line breaks (UAX 14: LF, VT, FF, CR, NEL).
+NOT_IN_A_TEXT = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# Letters and symbols that show nothing: fillers (Hangul, Egyptian), an empty Braille cell, a note
+# without its head, and what stands for an object that was not copied.
+BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
+
+
+def _refuse_illegible(title: str) -> str:
+    if NOT_IN_A_LINE.search(title):
+        raise ValueError("must be one line without tabs or other control characters")
+    if is_blank(title):
+        raise ValueError("must have a letter, digit, punctuation mark or symbol that can be seen")
+    return title
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether the text has nothing that can be seen."""
+    return not any(_can_be_seen(character) for character in text)
+
+
+def _can_be_seen(character: str) -> bool:
+    """Tell whether the character shows something by itself.
+
+    That is letters, numbers, punctuation and symbols. Not marks, which need a base, nor formats
+    such as joiners and the direction of text, nor characters that have no meaning yet; but those
+    reserved for pictographs may be emoji that are newer than Python's Unicode.
+    """
+    if category(character)[0] in "LNPS":
+        return character not in BLANK
+    return "\U0001f000" <= character <= "\U0001fffd"
+
+
+def _refuse_controls(text: str) -> str:
+    if NOT_IN_A_TEXT.search(text):
+        raise ValueError("must not contain control characters, except tabs and line breaks")
     return text
 
 
@@ -143,13 +175,27 @@ Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_MAX_CHARS),
     Storable,
-    Documented(description="Trimmed of white space."),
+    AfterValidator(_refuse_illegible),
+    Documented(
+        description="One line with something to see in it; trimmed of white space. Tabs and other "
+        "control characters are refused."
+    ),
 ]
-Description = Annotated[str, StringConstraints(max_length=DESCRIPTION_MAX_CHARS), Storable]
+Description = Annotated[
+    str,
+    StringConstraints(max_length=DESCRIPTION_MAX_CHARS),
+    Storable,
+    AfterValidator(_refuse_controls),
+    Documented(description="Tabs and line breaks are kept, other control characters refused."),
+]
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def _drop_default(schema: JsonDict) -> None:
+    del schema["default"]
 
 
 class TaskCreate(BaseModel):
@@ -159,7 +205,12 @@ class TaskCreate(BaseModel):
 
     title: Title
     description: Description | None = None
-    status: TaskStatus = TaskStatus.PENDING
+    # Generators make a property with a `default` required, so the description has it instead.
+    status: TaskStatus = Documented(
+        TaskStatus.PENDING,
+        description="`pending` unless you say otherwise.",
+        json_schema_extra=_drop_default,
+    )
 
 
 # A TypedDict, since a model cannot tell an absent `title` from one that is null.
@@ -199,7 +250,7 @@ class TaskPublic(BaseModel):
         updated_at="2026-01-31T12:00:00.000000Z",
     )
 
-    id: Annotated[int, Documented(description="Never given out twice.")]
+    id: Annotated[int, Documented(description="Never given out twice.", json_schema_extra=INT64)]
     title: str
     description: str | None
     status: TaskStatus

@@ -25,7 +25,7 @@ from sqlalchemy import Row
 from sqlmodel.sql.expression import SelectOfScalar
 
 import statements
-from models import BIGINT_MAX, TITLE_MAX_CHARS, Digits, Storable, TaskStatus, User
+from models import BIGINT_MAX, INT32, INT64, TITLE_MAX_CHARS, Digits, Storable, TaskStatus, User
 from statements import TASK_FIELDS, Rows, Sort
 
 LIMIT_MAX = 100
@@ -82,8 +82,10 @@ class Page(BaseModel):
         "", description="Only tasks with this in the title or the description, in any case."
     )
     sort: Sort = Sort.CREATED_AT_DOWN
-    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX), Digits] = LIMIT_DEFAULT
-    offset: Annotated[int, Field(ge=0, le=BIGINT_MAX), Digits] = 0
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
+        LIMIT_DEFAULT
+    )
+    offset: Annotated[int, Field(ge=0, le=BIGINT_MAX, json_schema_extra=INT64), Digits] = 0
     cursor: Annotated[
         Cursor | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})
     ] = Field(None, description="Where the page begins: taken from a Link, with its `sort`.")

@@ -12,8 +12,10 @@ PRECONDITION_FAILED = documented(
     412, "If-Match or If-None-Match is not met", "The task has another version by now"
 )
 
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
-ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+# Servers that compress on the way add the coding: Apache and Caddy `-gzip`, Jetty `--gzip`.
+VERSION = re.compile(r"([1-9][0-9]{0,17})(?:(?:--?|;)(?:gzip|deflate|br|zstd))?")
+# RFC 9110, 8.8.3; `w/`, which it does not allow, can mean nothing else.
+ENTITY_TAG = re.compile(r'(?:[Ww]/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
 # For the contract. As parameters of the handlers they would cost each a tenth of its time.
@@ -48,22 +50,21 @@ class Preconditions(NamedTuple):
     @classmethod
     def of(cls, request: Request) -> Self:
         """Read the headers If-Match and If-None-Match."""
-        return cls(
-            _versions(request, "If-Match", weak=False),
-            _versions(request, "If-None-Match", weak=True),
-        )
+        return cls(_versions(request, "If-Match"), _versions(request, "If-None-Match"))
 
 
 def is_current(request: Request, version: int) -> bool:
     """Tell whether the caller has this version already, so that a 304 is enough."""
-    versions = _versions(request, "If-None-Match", weak=True)
+    versions = _versions(request, "If-None-Match")
     return versions is not None and (versions == ANY_VERSION or version in versions)
 
 
-def _versions(request: Request, name: str, *, weak: bool) -> frozenset[int] | None:
+def _versions(request: Request, name: str) -> frozenset[int] | None:
     """Read the versions out of the tags of a header; None where it is not there.
 
-    Weak tags, which a proxy that compresses makes of ours, count in If-None-Match only.
+    A weak tag counts in If-Match too, although RFC 9110, 13.1.1 asks for a strong comparison: a
+    proxy that compresses makes `W/"1"` of our `"1"`, and both name the same version of the row,
+    which is what a change must not overwrite unseen.
     """
     header = ", ".join(request.headers.getlist(name))
     if not header:
@@ -72,6 +73,6 @@ def _versions(request: Request, name: str, *, weak: bool) -> frozenset[int] | No
         return ANY_VERSION
     if ENTITY_TAG.sub("", header).strip(" \t,") or not ENTITY_TAG.search(header):
         raise invalid("header", name, message='must be * or ETags as they were given: "1", "2"')
-    tags = [tag for prefix, tag in ENTITY_TAG.findall(header) if weak or not prefix]
     # What is not a version of ours matches none.
-    return frozenset(int(tag) for tag in tags if VERSION.fullmatch(tag))
+    found = (VERSION.fullmatch(tag) for tag in ENTITY_TAG.findall(header))
+    return frozenset(int(version[1]) for version in found if version)

@@ -19,6 +19,7 @@ from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
 from models import (
     BIGINT_MAX,
     IDEMPOTENCY_KEY_MAX_CHARS,
+    INT64,
     Digits,
     TaskCreate,
     TaskPublic,
@@ -38,7 +39,7 @@ from routes.preconditions import (
 
 IDS_MAX = 500
 
-TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX), Digits]
+TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX, json_schema_extra=INT64), Digits]
 TaskIdPath = Annotated[TaskId, Path(openapi_examples={"a task": {"value": 1}})]
 IdempotencyKey = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=IDEMPOTENCY_KEY_MAX_CHARS)
@@ -72,13 +73,13 @@ SelectionQuery = Annotated[Selection, Query()]
 class Updated(BaseModel):
     """How many tasks there were to change."""
 
-    updated: int
+    updated: Annotated[int, Field(json_schema_extra=INT64)]
 
 
 class Deleted(BaseModel):
     """How many tasks were deleted."""
 
-    deleted: int
+    deleted: Annotated[int, Field(json_schema_extra=INT64)]
 
 
 def _header(description: str) -> dict[str, object]:

@@ -11,23 +11,16 @@ from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from sqlmodel import Session
 
 import statements
-from auth import (
-    BODY_MAX_BYTES,
-    TOO_LARGE,
-    TOO_SLOW,
-    UNAUTHORIZED,
-    CurrentUser,
-    GuardedRoute,
-)
+from auth import BODY_MAX_BYTES, UNAUTHORIZED, CurrentUser, GuardedRoute
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
-from errors import INVALID, UNAVAILABLE, Responses, invalid
-from models import TaskCreate, User, new_columns
+from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from models import INT64, TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
 from routes.tasks import (
     FULL,
@@ -44,6 +37,12 @@ IMPORT_MAX_BYTES = 64 * 1024 * 1024
 IMPORT_SECONDS = 60  # to receive it, and again to store it
 IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
 
+BYTE_ORDER_MARK = "\ufeff".encode()  # editors and PowerShell begin a file with it
+SEND_JSON_LINES = (
+    "Send JSON Lines, uncompressed and in UTF-8: one task as a JSON object on each line, "
+    "with `curl --data-binary @tasks.jsonl`"
+)
+
 Place = tuple[datetime, int]
 Page = tuple[bytes, Place | None]
 START: Place = (EPOCH, 0)
@@ -54,6 +53,7 @@ class TransferRoute(GuardedRoute):
 
     body_max_bytes = IMPORT_MAX_BYTES
     body_seconds = IMPORT_SECONDS
+    body_wanted = SEND_JSON_LINES
 
 
 router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
@@ -62,7 +62,7 @@ router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID |
 class Imported(BaseModel):
     """How many tasks were created."""
 
-    imported: int
+    imported: Annotated[int, Field(json_schema_extra=INT64)]
 
 
 IMPORTED: Responses = {
@@ -85,14 +85,31 @@ async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
 
 ReceivedFile = Annotated[IO[bytes], Depends(receive_file)]
 
-JSON_LINES = {"application/jsonl": {"itemSchema": {"$ref": "#/components/schemas/TaskPublic"}}}
-
-
-@router.get(
-    "/export",
-    response_class=StreamingResponse,
-    responses={200: {"description": "One task a line, the oldest first", "content": JSON_LINES}},
+# OpenAPI 3.1 cannot describe the lines; `itemSchema` comes with 3.2.
+EXPORTED: Responses = {
+    200: {
+        "description": "One task on each line, as the list has it, oldest first",
+        "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+FILE = {
+    "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it.",
+    "required": True,
+    # The second is for generators that do not know the first, such as openapi-python-client.
+    "content": {
+        media_type: {"schema": {"type": "string", "format": "binary"}}
+        for media_type in ("application/jsonl", "application/octet-stream")
+    },
+}
+IMPORT_TOO_LARGE = documented(
+    413, "The body is too large", f"The body is larger than {IMPORT_MAX_BYTES} bytes"
 )
+IMPORT_TOO_SLOW = documented(
+    408, "The body came too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
+)
+
+
+@router.get("/export", response_class=StreamingResponse, responses=EXPORTED)
 def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     """Give all your tasks, one JSON object a line, the oldest first."""
     # The first page is read before the response begins, which can be a 503 until then.
@@ -108,7 +125,8 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     "/import",
     status_code=HTTPStatus.CREATED,
     response_model=Imported,
-    responses=IMPORTED | TOO_SLOW | TOO_LARGE | FULL,
+    responses=IMPORTED | IMPORT_TOO_SLOW | IMPORT_TOO_LARGE | FULL,
+    openapi_extra={"requestBody": FILE},
 )
 def import_tasks(
     file: ReceivedFile,
@@ -189,9 +207,13 @@ def _digest(file: IO[bytes]) -> str:
 def _read(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     """Read the lines into columns; blank lines are skipped."""
     now = datetime.now(UTC)
-    lines = iter(partial(file.readline, BODY_MAX_BYTES), b"")
+    lines = iter(partial(file.readline, BODY_MAX_BYTES + 1), b"")
     for number, line in enumerate(lines, 1):
-        if task := line.strip():
+        if len(line) > BODY_MAX_BYTES:
+            message = f"is longer than {BODY_MAX_BYTES} bytes. {SEND_JSON_LINES}"
+            raise invalid("body", f"line {number}", message=message)
+        # Files that were joined have one within as well.
+        if task := line.removeprefix(BYTE_ORDER_MARK).strip():
             yield new_columns(_parse(task, number), now)
 
 
@@ -202,6 +224,8 @@ def _parse(line: bytes, number: int) -> TaskCreate:
         problem = error.errors(include_input=False, include_url=False)[0]
         # The parser is given one line, which it calls the first.
         message = problem["msg"].replace(" at line 1 column", " at character")
+        if not problem["loc"]:  # it is not a JSON object
+            message = f"{message}. {SEND_JSON_LINES}"
         raise invalid(
             "body", f"line {number}", *map(str, problem["loc"]), message=message
         ) from error

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Response
 import statements
 from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
 from db import SessionDep
-from errors import UNAVAILABLE
+from errors import INVALID, UNAVAILABLE
 from models import User
 
-router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | UNAVAILABLE)
+router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
 
 
 @router.get("/api/me")

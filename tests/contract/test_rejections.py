@@ -1,11 +1,14 @@
 """Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
 
+import gzip
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+
+from tests.contract.operations import PROTECTED, Operation, name_of
 
 WRITES = pytest.mark.parametrize(
     ("method", "path"),
@@ -37,6 +40,8 @@ def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  #
         ("description", "a" * 2001),
         ("description", 7),
         ("description", "\0"),
+        *(("title", f"a{control}b") for control in "\x1b\t\n\r\x07\x7f\x85\x9b\u2028\u2029"),
+        *(("description", f"a{control}b") for control in "\x1b\x07\x08\x7f\x9b\x1f"),
         ("status", ""),
         ("status", "done"),
         ("status", "PENDING"),
@@ -110,6 +115,46 @@ def test_a_body_of_another_type_is_422_and_says_which_to_send(
     assert response.json()["errors"] == [
         {"field": "body", "message": "Send a JSON object, with Content-Type: application/json"}
     ]
+
+
+@WRITES
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_422_and_says_what_to_send(
+    ann: TestClient, method: str, path: str, encoding: str
+) -> None:
+    headers = JSON | {"Content-Encoding": encoding}
+
+    response = ann.request(method, path, content=gzip.compress(b'{"title": "x"}'), headers=headers)
+
+    _assert_refused(response, 422)
+    message = "is not supported. Send a JSON object, with Content-Type: application/json"
+    assert response.json()["errors"] == [{"field": "Content-Encoding", "message": message}]
+
+
+@WRITES
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"{}", mtime=0), b'{"title": "\xe4"}', b"[" * 50_000, b"\xff\xfe{\0}"]
+)
+def test_bytes_that_are_no_json_are_400_and_say_what_to_send(
+    ann: TestClient, method: str, path: str, body: bytes
+) -> None:
+    response = ann.request(method, path, content=body, headers=JSON)
+
+    _assert_refused(response, 400)
+    assert response.json()["detail"] == (
+        "The body cannot be read as JSON in UTF-8. "
+        "Send a JSON object, with Content-Type: application/json"
+    )
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/ld+json"])
+def test_json_may_begin_with_a_byte_order_mark(ann: TestClient, content_type: str) -> None:
+    body = "\ufeff".encode() + b'{"title": ""}'
+
+    response = ann.post("/api/tasks", content=body, headers={"Content-Type": content_type})
+
+    _assert_refused(response, 422)
+    assert [error["field"] for error in response.json()["errors"]] == ["title"]
 
 
 def _chunks(size: int) -> Iterator[bytes]:
@@ -267,8 +312,10 @@ def test_a_bad_key_is_422_and_named(ann: TestClient, key: str) -> None:
     ("query", "field"),
     [
         ("", "query"),
-        ("?limit=5", "query"),
+        ("?limit=5", "limit"),
         ("?status=", "status"),
+        ("?status=completed&id=", "id"),
+        ("?status=completed;q=milk", "status"),
         ("?status=done", "status"),
         ("?id=0", "id"),
         ("?id=x", "id"),
@@ -287,10 +334,93 @@ def test_without_a_good_filter_it_is_422(
 
 
 @pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("id[]=5", "id[]"),
+        ("id%5B0%5D=5", "id[0]"),
+        ("Status=completed", "Status"),
+        ("statuses=completed", "statuses"),
+        ("status%20=completed", "status "),
+        ("due_befor=2026-01-31", "due_befor"),
+        ("completed", "completed"),
+        ("=completed", "query"),
+        ("user_id=ann", "user_id"),
+        ("task_id=1", "task_id"),
+        ("idempotency-key=k", "idempotency-key"),
+        ("%00%ff", "\0\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("operation", PROTECTED, ids=name_of)
+def test_an_unknown_query_parameter_is_422_and_named(
+    ann: TestClient, operation: Operation, query: str, field: str
+) -> None:
+    path = f"{operation.path}{'&' if '?' in operation.path else '?'}{query}"
+
+    response = ann.request(operation.method, path, json={"title": "x"})
+
+    _assert_refused(response, 422)
+    message = "is not a query parameter of this operation"
+    assert response.json()["errors"] == [{"field": field, "message": message}]
+
+
+def test_filters_are_refused_by_an_operation_that_has_none(ann: TestClient) -> None:
+    for method, path in [
+        ("DELETE", "/api/tasks/1"),
+        ("PATCH", "/api/tasks/1/complete"),
+        ("GET", "/api/ann/tasks/export"),
+        ("POST", "/api/tasks/import"),
+        ("DELETE", "/api/me"),
+    ]:
+        response = ann.request(method, f"{path}?status=completed&id=5")
+        _assert_refused(response, 422)
+        assert [error["field"] for error in response.json()["errors"]] == ["status", "id"]
+
+
+@pytest.mark.parametrize("name", ["limit", "offset", "q", "sort", "cursor", "total"])
+def test_a_parameter_that_is_no_list_is_taken_only_once(ann: TestClient, name: str) -> None:
+    response = ann.get(f"/api/tasks?{name}=1&status=pending&status=completed&{name}=1")
+
+    _assert_refused(response, 422)
+    message = "must be given only once"
+    assert response.json()["errors"] == [{"field": name, "message": message}]
+
+
+def test_a_token_comes_before_the_query(anonymous: TestClient) -> None:
+    _assert_refused(anonymous.get("/api/tasks?x=1"), 401)
+
+
+@pytest.mark.parametrize(
+    "query", ["&".join(f"x{n}=" for n in range(5000)), "x" * 60_000, "status=x&" * 6000]
+)
+def test_many_errors_and_long_names_make_no_long_answer(ann: TestClient, query: str) -> None:
+    response = ann.get(f"/api/tasks?{query}")
+
+    _assert_refused(response, 422)
+    assert len(response.content) < 5000
+
+
+@pytest.mark.parametrize(
     ("method", "suffix"), [("PUT", ""), ("PATCH", "/complete"), ("DELETE", "")]
 )
 @pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
-@pytest.mark.parametrize("value", ["1", '"1', '1"', "*, *", '"1" x', "W/1", ",", '"\x7f"'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1",
+        '"1',
+        '1"',
+        "'1'",
+        '""1""',
+        "*, *",
+        '*, "1"',
+        '"1" x',
+        '"1" "2" 3',
+        "W/1",
+        'W"1"',
+        ",",
+        '"\x7f"',
+    ],
+)
 def test_a_malformed_condition_is_422_and_named(
     ann: TestClient, method: str, suffix: str, name: str, value: str
 ) -> None:

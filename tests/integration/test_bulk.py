@@ -79,6 +79,21 @@ def test_the_completed_are_cleared(
     assert ann.delete(f"{tasks}?status=completed").json() == {"deleted": 0}
 
 
+@TASKS
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+@pytest.mark.parametrize("narrower", ["q=milk", "id[]=5", "id[0]=5", "ids=5", "Status=pending"])
+def test_a_filter_that_is_not_known_leaves_all_as_they_are(
+    ann: TestClient, ids: list[int], tasks: str, method: str, narrower: str
+) -> None:
+    before = ann.get("/api/tasks").json()
+
+    response = ann.request(method, f"{tasks}?status=completed&{narrower}", json={"title": "x"})
+
+    assert response.status_code == 422
+    assert len(before) == len(ids)
+    assert ann.get("/api/tasks").json() == before
+
+
 def test_500_ids_are_one_request(ann: TestClient, ids: list[int]) -> None:
     query = "&".join(f"id={number}" for number in range(min(ids), min(ids) + 500))
 

@@ -35,17 +35,30 @@ HOLDING = [
     {"If-Match": "*"},
     {"If-Match": '"7", "1"'},
     {"If-Match": ',"a,b" ,"1",'},
+    {"If-Match": 'W/"1"'},
+    {"If-Match": 'w/"1"'},
+    {"If-Match": 'W/"7",W/"1"'},
+    {"If-Match": '"1-gzip"'},
+    {"If-Match": '"1;gzip"'},
+    {"If-Match": 'W/"1--gzip"'},
+    {"If-Match": '"1-br"'},
     {"If-None-Match": '"2"'},
     {"If-Match": '"1"', "If-None-Match": '"2"'},
 ]
 FAILING = [
     {"If-Match": '"2"'},
-    {"If-Match": 'W/"1"'},
+    {"If-Match": 'W/"2"'},
+    {"If-Match": '"2-gzip"'},
+    {"If-Match": '"1-"'},
+    {"If-Match": '"1-2"'},
+    {"If-Match": '"-gzip"'},
+    {"If-Match": '"*"'},
     {"If-Match": '"01"'},
     {"If-Match": '"' + "9" * 30 + '"'},
     {"If-Match": '""'},
     {"If-None-Match": '"1"'},
     {"If-None-Match": 'W/"1"'},
+    {"If-None-Match": '"1-gzip"'},
     {"If-None-Match": "*"},
     {"If-Match": '"1"', "If-None-Match": '"1"'},
 ]
@@ -87,7 +100,7 @@ def test_conditions_may_come_in_several_lines(ann: TestClient, anns_task: str) -
 
 
 def test_what_the_caller_has_already_is_not_sent_again(ann: TestClient, anns_task: str) -> None:
-    for tag in ['"1"', 'W/"1"', '"7", W/"1"', "*"]:
+    for tag in ['"1"', 'W/"1"', '"7", W/"1"', '"1-gzip"', "*"]:
         response = ann.get(anns_task, headers={"If-None-Match": tag})
         assert (response.status_code, response.content) == (304, b"")
         assert response.headers["ETag"] == '"1"'

@@ -12,6 +12,26 @@ from tests.actors import bearer
 
 FAMILIES = ["/api/tasks", "/api/ann/tasks"]
 
+VISIBLE = [
+    ".",
+    "7",
+    "\u20ac",
+    "\u00b4",
+    "e\u0301",
+    "\U0001f1e9\U0001f1ea",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "\u2764\ufe0f",
+    "1\ufe0f\u20e3",
+    "\U0001f44d\U0001f3fd",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "\u200f\u05e9\u05dc\u05d5\u05dd\u200f",
+    "\u0915\u094d\u200d\u0937",
+    "\u202eabc\u202c",
+    "\u3164x\u3164",
+    "\U0001fae9",  # of Unicode 16, which no Python here knows
+]
+
 
 @pytest.mark.parametrize("tasks", FAMILIES)
 def test_a_task_is_created_read_updated_completed_and_deleted(ann: TestClient, tasks: str) -> None:
@@ -70,6 +90,7 @@ def test_a_task_may_be_created_in_any_status(ann: TestClient) -> None:
         ("  " + "\U0001f4dd" * 200 + "  ", "\U0001f4dd" * 200),
         ("' OR 1=1; -- %s %(x)s :x {x} \\", "' OR 1=1; -- %s %(x)s :x {x} \\"),
         ("\u200bnot white space\u200b", "\u200bnot white space\u200b"),
+        *((visible, visible) for visible in VISIBLE),
     ],
 )
 def test_a_title_is_trimmed_and_kept_to_the_letter(ann: TestClient, sent: str, stored: str) -> None:
@@ -78,13 +99,31 @@ def test_a_title_is_trimmed_and_kept_to_the_letter(ann: TestClient, sent: str, s
     assert ann.get(location).json()["title"] == stored
 
 
-def test_a_description_is_kept_to_the_letter(ann: TestClient) -> None:
-    description = " \U0001f4dd" * 1000
+@pytest.mark.parametrize(
+    "description", [" \U0001f4dd" * 1000, "\ta\r\nb\n\v\f\x85\u2028\u2029c ", "\u200b", "", " "]
+)
+def test_a_description_is_kept_to_the_letter(ann: TestClient, description: str) -> None:
     location = ann.post("/api/tasks", json={"title": "x", "description": description}).headers[
         "Location"
     ]
 
     assert ann.get(location).json()["description"] == description
+
+
+@pytest.mark.parametrize("title", ["an\x1b[31m old\ntitle", "\u200b"])
+def test_a_title_from_before_stays_while_other_fields_change(
+    app: FastAPI, ann: TestClient, title: str
+) -> None:
+    one = ann.post("/api/tasks", json={"title": "x"}).headers["Location"]
+    with app.state.database.engine.connect() as connection:
+        connection.execute(update(TASKS).values(title=title, title_folded=title))
+
+    changed = ann.patch(one, json={"status": "completed", "description": "new"})
+
+    assert changed.status_code == 200
+    assert ann.get(one).json() == changed.json()
+    assert changed.json()["title"] == title
+    assert ann.patch(one, json={"title": title}).status_code == 422
 
 
 def test_fields_that_are_not_the_callers_are_ignored(ann: TestClient) -> None:

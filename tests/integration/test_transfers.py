@@ -1,5 +1,6 @@
 """Export and import: JSON Lines, all or nothing."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -106,6 +107,92 @@ def test_a_bad_line_is_422_with_its_number_and_nothing_is_imported(
     assert [error["field"] for error in response.json()["errors"]] == [field]
     assert "x" * 9 not in response.text
     assert _lines(ann) == []
+
+
+BOM = "\ufeff".encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BOM + b'{"title": "x"}\r\n\r\n{"title": "y"}\r\n',
+        BOM + b'\n{"title": "x"}\n',
+        b'{"title": "x"}\n' + BOM + b'{"title": "y"}\n',
+        BOM,
+    ],
+)
+@pytest.mark.parametrize(
+    "content_type", ["application/jsonl", "application/x-www-form-urlencoded", "text/plain"]
+)
+def test_what_editors_and_curl_make_of_a_file_is_imported(
+    ann: TestClient, body: bytes, content_type: str
+) -> None:
+    headers = {"Content-Type": content_type}
+
+    response = ann.post("/api/tasks/import", content=body, headers=headers)
+
+    assert (response.status_code, response.json()) == (201, {"imported": body.count(b"title")})
+    assert {task["title"] for task in _lines(ann)} <= {"x", "y"}
+
+
+LINES = b'{"title": "x"}\n{"title": "y"}\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'[{"title": "x"}, {"title": "y"}]', {}),
+        (b'[\n{"title": "x"},\n{"title": "y"}\n]\n', {}),
+        (b'{"title": "x"}{"title": "y"}', {}),  # curl -d takes the line ends away
+        (b'{"title": "x"}\r{"title": "y"}\r', {}),
+        (b'{\n  "title": "x"\n}\n', {}),
+        (b'"' + LINES.replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"', {}),
+        (b"title=x&status=pending", {"Content-Type": "application/x-www-form-urlencoded"}),
+        (b"title,status\nx,pending\n", {"Content-Type": "text/csv"}),
+        (b"\x1e" + LINES, {"Content-Type": "application/json-seq"}),
+        (LINES.decode().encode("utf-16"), {}),
+        (LINES.decode().encode("utf-16-le"), {}),
+        (LINES.decode().encode("utf-16-be"), {}),
+        (LINES.decode().encode("utf-32"), {}),
+        (gzip.compress(LINES, mtime=0), {}),
+        (gzip.compress(LINES, mtime=0), {"Content-Encoding": "gzip"}),
+        (LINES, {"Content-Encoding": "br"}),
+        (b'{"title": "\xe4"}\n', {}),
+        (b'{"title": "' + b"x" * 70_000 + b'"}', {}),
+        (b'{"title": "x"}' + b" " * 70_000 + b'{"title": "y"}', {}),
+    ],
+)
+def test_what_is_not_json_lines_is_422_and_says_what_to_send(
+    ann: TestClient, body: bytes, headers: dict[str, str]
+) -> None:
+    response = ann.post("/api/tasks/import", content=body, headers=headers)
+
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["field"] == ("Content-Encoding" if "Content-Encoding" in headers else "line 1")
+    assert error["message"].endswith(
+        ". Send JSON Lines, uncompressed and in UTF-8: one task as a JSON object on each line, "
+        "with `curl --data-binary @tasks.jsonl`"
+    )
+    assert _lines(ann) == []
+
+
+def test_a_form_with_a_file_is_422_and_says_what_to_send(ann: TestClient) -> None:
+    response = ann.post("/api/tasks/import", files={"file": ("tasks.jsonl", LINES)})
+
+    assert response.status_code == 422
+    assert "curl --data-binary @tasks.jsonl" in response.json()["detail"]
+
+
+def test_a_line_is_as_long_as_a_body_may_be(ann: TestClient) -> None:
+    line = b'{"title": "x"' + b" " * (2**16 - 14) + b"}"
+
+    accepted = ann.post("/api/tasks/import", content=line)
+    refused = ann.post("/api/tasks/import", content=b" " + line)
+
+    assert len(line) == 2**16
+    assert accepted.json() == {"imported": 1}
+    assert refused.json()["detail"].startswith("line 1: is longer than 65536 bytes. Send JSON ")
 
 
 def test_a_bad_line_behind_a_page_of_good_ones_undoes_them(ann: TestClient) -> None:

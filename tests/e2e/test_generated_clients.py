@@ -1,0 +1,112 @@
+"""Clients that four generators make from the published contract work against the real service."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from docs.contracts.generate import CONTRACT
+from main import sign
+from tests.actors import SECRET
+from tests.e2e.conftest import Serve, needs_node
+from tests.e2e.server import Server
+
+CLIENTS = Path(__file__).with_name("clients")
+
+
+@pytest.fixture
+def server(serve: Serve, tmp_path: Path) -> Server:
+    return serve(f"sqlite:///{tmp_path / 'todo.db'}")
+
+
+@pytest.fixture(scope="session")
+def typescript(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The clients of `clients/`, generated and type-checked once for all workers of a run."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "generated-clients"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "dist").exists():  # pragma: no branch  # another worker may have built it
+            made = shutil.ignore_patterns("node_modules", "generated", "dist")
+            shutil.copytree(CLIENTS, folder, ignore=made, dirs_exist_ok=True)
+            shutil.copy(CONTRACT, folder)
+            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+            subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
+    return folder
+
+
+@needs_node
+@pytest.mark.parametrize("generator", ["openapi-fetch", "hey-api", "orval"])
+def test_a_typescript_client_works(server: Server, typescript: Path, generator: str) -> None:
+    caller = {"TASKS_URL": server.url, "TASKS_TOKEN": sign(SECRET, "ann", minutes=5)}
+
+    run = subprocess.run(
+        ["node", f"dist/{generator}.js"],
+        cwd=typescript,
+        env=os.environ | caller,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert " 500 " not in server.log.read_text()
+
+
+def test_a_python_client_works(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(sys.executable).with_name("openapi-python-client")
+    arguments = [
+        "generate",
+        "--path",
+        str(CONTRACT),
+        "--meta",
+        "none",
+        "--output-path",
+        "tasks_client",
+    ]
+    subprocess.run([program, *arguments], cwd=tmp_path, check=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    client, models, types = (
+        import_module(f"tasks_client.{name}") for name in ("client", "models", "types")
+    )
+    operations = {
+        name: import_module(f"tasks_client.api.tasks.{name}").sync_detailed
+        for name in (
+            "create_task",
+            "import_tasks",
+            "list_tasks",
+            "export_tasks",
+            "delete_task",
+            "delete_tasks",
+        )
+    }
+    token = sign(SECRET, "ann", minutes=5)
+    lines = b'{"title": "first"}\n{"title": "second", "status": "completed"}\n'
+
+    with client.AuthenticatedClient(base_url=server.url, token=token) as ann:
+        created = operations["create_task"](client=ann, body=models.TaskCreate(title="made"))
+        file = types.File(payload=BytesIO(lines))
+        imported = operations["import_tasks"](client=ann, body=file)
+        listed = operations["list_tasks"](
+            client=ann, sort=models.Sort.TITLE, status=[models.TaskStatus.PENDING]
+        )
+        exported = operations["export_tasks"](client=ann)
+        deleted = operations["delete_task"](client=ann, task_id=created.parsed.id)
+        cleared = operations["delete_tasks"](client=ann, status=list(models.TaskStatus))
+
+    assert created.parsed.status is models.TaskStatus.PENDING
+    assert imported.parsed.imported == 2
+    assert [task.title for task in listed.parsed] == ["first", "made"]
+    assert len(exported.content.splitlines()) == 3
+    assert deleted.status_code == 204
+    assert cleared.parsed.deleted == 2
