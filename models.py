@@ -90,11 +90,11 @@ def is_blank(text: str) -> bool:
 def _can_be_seen(character: str) -> bool:
     """Tell whether the character shows something by itself.
 
-    That is letters, numbers, punctuation and symbols. Not marks, which need a base, nor formats
+    That is letters, numbers, punctuation, symbols and private use. Not marks, which need a base, nor formats
     such as joiners and the direction of text, nor characters that have no meaning yet; but those
     reserved for pictographs may be emoji that are newer than Python's Unicode.
     """
-    if category(character)[0] in "LNPS":
+    if category(character)[0] in "LNPS" or category(character) == "Co":  # as icon fonts use them
         return character not in BLANK
     return "\U0001f000" <= character <= "\U0001fffd"
 
