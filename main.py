@@ -27,6 +27,7 @@ from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_o
 from gate import CORS, Headers
 from logs import RequestLog, configure_logging
 from overload import Limit
+from paths import Paths
 from rates import TOO_MANY, RateLimit
 from routes import docs, health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, read_settings
@@ -104,6 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics = import_module("metrics")  # which costs nothing where it is not wanted
         app.include_router(metrics.router)
         observe = metrics.observe
+    app.state.paths = Paths(app.routes)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
     stack = Headers(
