@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import Database
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
-from gate import CORS, Headers
+from gate import CORS, HeadAsGet, Headers
 from logs import RequestLog, configure_logging
 from overload import Limit
 from paths import Paths
@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
     stack = Headers(
         CORS(Limit(app.build_middleware_stack(), app.state.database.line), settings.cors_origins)
     )
-    app.middleware_stack = RequestLog(stack, observe)
+    app.middleware_stack = RequestLog(HeadAsGet(stack), observe)
     if exporting:
         trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
         app.middleware_stack = HiddenQuery(app.middleware_stack)
