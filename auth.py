@@ -25,13 +25,15 @@ from fastapi.security.base import SecurityBase
 from jose import jws
 from jose.backends import HMACKey
 from jose.backends.base import Key
-from starlette.types import Message, Receive
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope
 from typing_extensions import override
 
 from db import in_session
 from errors import NOT_JSON, SEND_JSON, documented, invalid
 from jwks import KEY_TYPES, KeySet, VerificationKey, refuse_constant
 from models import USER_ID_MAX_CHARS, User, is_blank, is_storable
+from paths import Paths, path_in_app
 from settings import Settings
 
 TOKEN_MAX_CHARS = 8 * 1024
@@ -341,6 +343,16 @@ class GuardedRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
         super().__init__(path, in_session(endpoint), **options)
+
+    @override
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match, but not a path that another route names: PUT /api/tasks/export is a 405."""
+        match, child_scope = super().matches(scope)
+        if match is Match.FULL:
+            paths: Paths = scope["app"].state.paths
+            if scope["method"] not in paths.methods(path_in_app(scope)):
+                return Match.PARTIAL, child_scope
+        return match, child_scope
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import (
     DatabaseError,
@@ -19,6 +19,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from paths import Paths, path_in_app, prefix_of
+
 RETRY_AFTER_SECONDS = 1
 # A request of 64 KiB can have thousands of invalid parameters, with names of any length.
 ERRORS_MAX = 20
@@ -26,6 +28,7 @@ FIELD_MAX_CHARS = 100
 
 SEND_JSON = "Send a JSON object, with Content-Type: application/json"
 NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
+PATH_SHOWN_CHARS = 200
 
 
 class ErrorBody(BaseModel):
@@ -102,24 +105,19 @@ def error_response(
 
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    headers = dict(error.headers or {})
-    detail = error.detail
+    paths: Paths = request.app.state.paths
+    path = path_in_app(request.scope)
+    headers, detail = dict(error.headers or {}), error.detail
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, of a body that it cannot read
         detail = NOT_JSON
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+        # RFC 9110, 15.5.6. The framework names the methods of one route.
+        headers["Allow"] = ", ".join(sorted(paths.methods(path)))
+    elif not paths.methods(path) and (similar := paths.similar(path)):
+        meant = quote(prefix_of(request.scope) + similar)
+        if len(meant) <= PATH_SHOWN_CHARS:  # users' ids may be of any length
+            detail = f"{detail}; did you mean {meant}?"
     return error_response(error.status_code, detail, headers=headers)
-
-
-def _methods_of(request: Request) -> set[str]:
-    """Every method of the path (RFC 9110, 15.5.6); the framework knows the first route's only."""
-    app: FastAPI = request.app
-    return {
-        method
-        for route in iter_route_contexts(app.routes)
-        if route.path_regex.match(request.scope["path"])
-        for method in route.methods or ()
-    }
 
 
 def invalid(where: str, *field: str, message: str) -> RequestValidationError:

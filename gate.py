@@ -1,4 +1,4 @@
-"""The headers that every response carries: CORS, and those of the security guides."""
+"""What surrounds the routes: the path prefix, HEAD, CORS, and the headers of every response."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from errors import error_response
+from paths import Paths, path_in_app, without_prefix
 
 ORIGIN_SHOWN_CHARS = 100
 
@@ -20,6 +21,61 @@ SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
+
+
+class Prefix:
+    """Finds the prefix in the path of a request, whether or not a proxy has removed it.
+
+    The prefix is the `root_path` that the server was started with, and nothing that a request
+    says. From here on, `path` is `root_path` and a path of the app, as ASGI defines it.
+    """
+
+    def __init__(self, app: ASGIApp, paths: Paths) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its `root_path` and `path` in order."""
+        if scope["type"] == "http" and scope.get("root_path"):
+            # uvicorn puts its --root-path, as it is written, before every path that arrives.
+            arrived = path_in_app(scope)
+            root_path = scope["root_path"].strip("/")
+            root_path = scope["root_path"] = f"/{root_path}" if root_path else ""
+            scope["path"] = root_path + self._below(root_path, arrived)
+        await self._app(scope, receive, send)
+
+    def _below(self, root_path: str, path: str) -> str:
+        below = without_prefix(path, root_path)
+        # Under the prefix /api, a path of the app may begin like one with the prefix.
+        if self._paths.methods(path) and not self._paths.methods(below):
+            return path
+        return below
+
+
+class HeadAsGet:
+    """Answers HEAD as the routes answer GET, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass HEAD on as GET, and only the head of the answer back."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended:
+                # To a response that streams, the client is gone from now on.
+                ended = True
+                await send({"type": "http.response.body"})
+
+        scope.setdefault("fastapi", {})  # where the request log finds the route
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class CORS(CORSMiddleware):
@@ -51,17 +107,21 @@ class CORS(CORSMiddleware):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            headers = datastructures.Headers(scope=scope)
-            origin = headers.get("Origin")
-            # A page of this server, such as /docs, sends its origin as well, and needs no leave.
-            if (
-                origin is not None
-                and not self.is_allowed_origin(origin)
-                and origin.partition("://")[2] != headers.get("Host")
-            ):
-                shown = repr(origin[:ORIGIN_SHOWN_CHARS])
-                reasons = [scope["state"].get("reason"), f"Origin {shown} is not in CORS_ORIGINS"]
-                scope["state"]["reason"] = "; ".join(filter(None, reasons))
+            if scope["type"] == "http":
+                self._note_refused_origin(scope)
+
+    def _note_refused_origin(self, scope: Scope) -> None:
+        headers = datastructures.Headers(scope=scope)
+        origin = headers.get("Origin")
+        # A page of this server, such as /docs, sends its origin as well, and needs no leave.
+        if (
+            origin is not None
+            and not self.is_allowed_origin(origin)
+            and origin.partition("://")[2] != headers.get("Host")
+        ):
+            shown = repr(origin[:ORIGIN_SHOWN_CHARS])
+            reasons = [scope["state"].get("reason"), f"Origin {shown} is not in CORS_ORIGINS"]
+            scope["state"]["reason"] = "; ".join(filter(None, reasons))
 
     @override
     def preflight_response(self, request_headers: datastructures.Headers) -> Response:

@@ -4,6 +4,7 @@ import argparse
 import gc
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -24,9 +25,10 @@ from sqlalchemy.exc import OperationalError
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import Database
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
-from gate import CORS, Headers
+from gate import CORS, HeadAsGet, Headers, Prefix
 from logs import RequestLog, configure_logging
 from overload import Limit
+from paths import Paths
 from rates import TOO_MANY, RateLimit
 from routes import docs, health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, Settings, read_settings
@@ -40,6 +42,8 @@ WORKER_START_SECONDS = 60
 EXPORT_TIMEOUT_SECONDS = 2
 # New objects before Python looks for garbage; its own 700 are less than one request makes.
 GC_THRESHOLD = 10_000
+# RFC 3986, 2.3: what is never percent-encoded, so that no proxy writes it otherwise.
+PATH_PREFIX = re.compile(r"[A-Za-z0-9._~/-]*")
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -104,12 +108,13 @@ def create_app(settings: Settings) -> FastAPI:
         metrics = import_module("metrics")  # which costs nothing where it is not wanted
         app.include_router(metrics.router)
         observe = metrics.observe
+    app.state.paths = Paths(app.routes)
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
     stack = Headers(
         CORS(Limit(app.build_middleware_stack(), app.state.database.line), settings.cors_origins)
     )
-    app.middleware_stack = RequestLog(stack, observe)
+    app.middleware_stack = Prefix(RequestLog(HeadAsGet(stack), observe), app.state.paths)
     if exporting:
         trace_statements(app.state.database.engine, trace.get_tracer("todo-backend"))
         app.middleware_stack = HiddenQuery(app.middleware_stack)
@@ -181,6 +186,9 @@ def main() -> None:
     parser.add_argument("--port", default=8000, type=int, help="port to listen on (%(default)s)")
     parser.add_argument("--workers", default=1, type=int, help="processes (%(default)s)")
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
+    parser.add_argument(
+        "--root-path", default="", type=_path_prefix, help="path prefix behind a proxy, such as /x"
+    )
     commands = parser.add_subparsers(dest="command", title="commands")
     token = commands.add_parser("token", help="print a token for curl and /docs")
     token.add_argument("user", help="the user id, which becomes the claim sub")
@@ -193,6 +201,12 @@ def main() -> None:
         sys.stdout.write(sign(secret, arguments.user, arguments.minutes) + "\n")
     else:
         _serve(arguments)
+
+
+def _path_prefix(text: str) -> str:
+    if not PATH_PREFIX.fullmatch(text):
+        raise argparse.ArgumentTypeError("write it as /x, with letters, digits and . _ ~ - only")
+    return text
 
 
 def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
@@ -215,6 +229,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         reload=arguments.reload,
+        root_path=arguments.root_path,
         # uvloop takes one new connection in each of its rounds, which under load are few: the rest
         # would wait in the kernel, where nobody can refuse them.
         loop="asyncio",

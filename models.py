@@ -90,8 +90,8 @@ def is_blank(text: str) -> bool:
 def _can_be_seen(character: str) -> bool:
     """Tell whether the character shows something by itself.
 
-    That is letters, numbers, punctuation, symbols and private use. Not marks, which need a base, nor formats
-    such as joiners and the direction of text, nor characters that have no meaning yet; but those
+    That is letters, numbers, punctuation, symbols and private use. Not marks, which need a base,
+    nor formats such as joiners and the direction of text, nor characters that have no meaning yet; but those
     reserved for pictographs may be emoji that are newer than Python's Unicode.
     """
     if category(character)[0] in "LNPS" or category(character) == "Co":  # as icon fonts use them

@@ -9,6 +9,7 @@ from time import monotonic
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import busy_response
+from paths import path_in_app
 
 # A hundred clients at once are refused nothing by one process.
 IN_FLIGHT_MAX = 128
@@ -69,7 +70,7 @@ class Limit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
+        if scope["type"] != "http" or not path_in_app(scope).startswith(LIMITED):
             await self._app(scope, receive, send)
             return
         own = self._line_of(hash(_credentials(scope)))

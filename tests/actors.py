@@ -48,12 +48,14 @@ def client_of(app: FastAPI, headers: dict[str, str]) -> Iterator[TestClient]:
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[int]:
+def served(app: ASGIApp, root_path: str = "") -> Iterator[int]:
     """Serve the app as main.py does, on real connections, and give the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        server = uvicorn.Server(uvicorn.Config(app, http="protocol:Protocol", log_config=None))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http="protocol:Protocol", log_config=None, root_path=root_path)
+        )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -3,7 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import URL
 from starlette.testclient import TestClient
+
+from main import create_app
+from tests.actors import served, settings_for
 
 ORIGIN = "http://localhost:3000"
 EXPOSED = (
@@ -78,3 +82,14 @@ def test_every_answer_can_be_read_by_a_listed_origin(anonymous: TestClient, path
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert response.headers["Access-Control-Expose-Headers"] == EXPOSED
     assert "Origin" in response.headers["Vary"]
+
+
+def test_a_server_can_start_and_end_the_app(
+    sqlite_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(create_app(settings_for(sqlite_url))):
+        pass
+
+    assert "Application shutdown complete." in caplog.messages
+    # As uvicorn says where an exception ends the lifespan.
+    assert "ASGI 'lifespan' protocol appears unsupported." not in caplog.messages

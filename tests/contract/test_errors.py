@@ -1,7 +1,9 @@
 """Every error, whoever makes it, has the one body, and a browser can read it."""
 
+import re
 from collections.abc import Callable
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
@@ -20,9 +22,9 @@ ORIGIN = "http://localhost:3000"
         ("GET", "/docs/assets/nothing", 404, "Not Found"),
         ("GET", "/nothing", 404, "Not Found"),
         ("POST", "/api", 404, "Not Found"),
-        ("GET", "/api/tasks/", 404, "Not Found"),
-        ("GET", "/api//tasks", 404, "Not Found"),
-        ("GET", "/health/", 404, "Not Found"),
+        ("GET", "/nothing/", 404, "Not Found"),
+        ("GET", "/docs/assets/nothing/", 404, "Not Found"),
+        ("GET", f"/api/{'x' * 200}/tasks/", 404, "Not Found"),
         ("GET", "/%00%ff", 404, "Not Found"),
         ("GET", "/api/tasks/1", 404, "Task not found"),
         ("GET", "/api/bob/tasks", 403, "The path names another user than the token"),
@@ -30,6 +32,8 @@ ORIGIN = "http://localhost:3000"
         ("TRACE", "/api/tasks", 405, "Method Not Allowed"),
         ("BREW", "/api/tasks/1", 405, "Method Not Allowed"),
         ("POST", "/openapi.json", 405, "Method Not Allowed"),
+        ("POST", "/docs/assets/favicon.png", 405, "Method Not Allowed"),
+        ("OPTIONS", "/api/tasks", 405, "Method Not Allowed"),
         ("GET", "/api/tasks/x", 422, "task_id: must be a whole number, written in digits"),
     ],
 )
@@ -46,16 +50,90 @@ def test_an_error_has_the_one_body(
     assert body == {"detail": detail, "status_code": status_code}
 
 
+def _allowed(path: str) -> set[str]:
+    methods = {method.upper() for method in OPENAPI["paths"][path]}
+    return methods | ({"HEAD"} if "GET" in methods else set())
+
+
+def _named_in(response: httpx2.Response) -> set[str]:
+    return set(response.headers["Allow"].split(", "))
+
+
+@pytest.mark.parametrize("method", ["BREW", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", OPENAPI["paths"])
-def test_a_405_names_every_method_of_the_path(ann: TestClient, path: str) -> None:
-    response = ann.request("BREW", path.format(user_id="ann", task_id=1))
+def test_a_405_names_every_method_of_the_path(
+    anonymous: TestClient, method: str, path: str
+) -> None:
+    response = anonymous.request(method, path.format(user_id="ann", task_id=1))
 
     assert response.status_code == 405
-    methods = set(OPENAPI["paths"][path])
-    if path.endswith(("/export", "/import")):
-        methods |= set(OPENAPI["paths"]["/api/tasks/{task_id}"])  # whose path it is as well
-    allowed = {method.upper() for method in methods}
-    assert set(response.headers["Allow"].split(", ")) == allowed
+    assert _named_in(response) == _allowed(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/redoc", "/openapi.json", "/docs/assets/favicon.png"]
+)
+def test_a_405_of_a_page_names_its_methods(anonymous: TestClient, path: str) -> None:
+    response = anonymous.post(path)
+
+    assert response.status_code == 405
+    assert _named_in(response) == {"GET", "HEAD"}
+
+
+BESIDE_IDS = [
+    path for path in OPENAPI["paths"] if re.fullmatch(r"/api/(\{user_id\}/)?tasks/[a-z]+", path)
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", BESIDE_IDS)
+def test_a_name_beside_the_ids_is_no_id(anonymous: TestClient, path: str, method: str) -> None:
+    response = anonymous.request(method, path.format(user_id="ann"))
+
+    if method in _allowed(path):
+        assert response.status_code == 401
+    else:
+        assert response.status_code == 405
+        assert _named_in(response) == _allowed(path)
+
+
+def test_there_are_names_beside_the_ids() -> None:
+    assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(BESIDE_IDS)
+
+
+@pytest.mark.parametrize("method", ["POST", "BREW"])
+def test_an_id_that_reads_like_the_list_is_an_id(ann: TestClient, method: str) -> None:
+    response = ann.request(method, "/api/tasks/tasks", json={"title": "x"})
+
+    assert response.status_code == 405
+    assert _named_in(response) == _allowed("/api/tasks/{task_id}")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("path", "similar"),
+    [
+        *((f"{path}/", path) for path in OPENAPI["paths"]),
+        ("/api/tasks///", "/api/tasks"),
+        ("/api//tasks", "/api/tasks"),
+        ("//api/tasks//1//complete//", "/api/tasks/1/complete"),
+        ("/api/tasks%2F", "/api/tasks"),
+        ("/docs/", "/docs"),
+        ("/docs//assets/favicon.png", "/docs/assets/favicon.png"),
+        ("//", "/"),
+        ("/api/<b>%0D%0AX: %22ä/tasks/", "/api/%3Cb%3E%0D%0AX%3A%20%22%C3%A4/tasks"),
+    ],
+)
+def test_a_404_names_the_path_without_superfluous_slashes(
+    anonymous: TestClient, method: str, path: str, similar: str
+) -> None:
+    url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` would be a host
+
+    response = anonymous.request(method, url)
+
+    assert response.status_code == 404
+    meant = similar.format(user_id="ann", task_id=1)
+    assert response.json() == {"detail": f"Not Found; did you mean {meant}?", "status_code": 404}
 
 
 OPERATIONS_THAT_CAN_FAIL = pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def _counted(client: TestClient) -> dict[str, float]:
     ("method", "path", "labels"),
     [
         ("GET", "/api/tasks?limit=1", ("GET", "/api/tasks", "200")),
+        ("HEAD", "/api/tasks", ("HEAD", "/api/tasks", "200")),
+        ("HEAD", "/metrics", ("HEAD", "/metrics", "200")),
         ("GET", "/api/tasks/7", ("GET", "/api/tasks/{task_id}", "404")),
         ("GET", "/api/ann/tasks", ("GET", "/api/{user_id}/tasks", "200")),
         ("GET", "/api/bob/tasks", ("GET", "/api/{user_id}/tasks", "403")),

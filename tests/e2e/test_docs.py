@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.actors import SECRET
 from tests.contract.operations import OPENAPI
 from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
 from tests.e2e.server import Server
+from tests.e2e.swagger_ui import authorize, execute, open_operation
 
 pytestmark = needs_chromium
 
@@ -46,50 +47,24 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     assert [told for told in complaints if told.startswith("error: ")] == []
 
 
-def _authorize(page: Page, token: str) -> None:
-    page.get_by_role("button", name="Authorize").click()
-    page.get_by_label("auth-bearer-value").fill(token)
-    page.get_by_role("button", name="Apply credentials").click()
-    page.get_by_role("button", name="Close").click()
-
-
-def _open(page: Page, tag: str, operation_id: str) -> Locator:
-    """Open an operation to try it out; after a reload, the last one is open."""
-    operation = page.locator(f'[id="operations-{tag}-{operation_id}"]')
-    if operation.locator(".opblock-summary-control[aria-expanded=false]").count():
-        operation.locator(".opblock-summary-control").click()
-    operation.get_by_role("button", name="Try it out").click()
-    return operation
-
-
-def _execute(operation: Locator) -> tuple[str, str]:
-    """Execute it, and give the status and the body of the answer."""
-    operation.get_by_role("button", name="Execute").click()
-    answer = operation.locator(".live-responses-table tbody")
-    expect(answer).to_be_visible()
-    body = answer.locator(".highlight-code")
-    status = answer.locator(".response-col_status").inner_text().strip()
-    return status, body.inner_text() if body.count() else ""
-
-
 def test_a_task_is_created_and_listed_with_a_token_that_outlives_a_reload(
     page: Page, token: str
 ) -> None:
     page.goto("/")
     expect(page).to_have_url(f"{page.url.removesuffix('docs')}docs")
-    _authorize(page, token)
+    authorize(page, token)
 
-    status, body = _execute(_open(page, "tasks", "create_task"))
+    status, body = execute(open_operation(page, "tasks", "create_task"))
     assert status == "201"
     assert '"title": "Buy milk"' in body
 
-    status, body = _execute(_open(page, "tasks", "list_tasks"))
+    status, body = execute(open_operation(page, "tasks", "list_tasks"))
     assert status == "200"
     assert '"title": "Buy milk"' in body
 
     page.reload()
     expect(page.get_by_role("button", name="Authorize")).to_have_class("btn authorize locked")
-    status, body = _execute(_open(page, "tasks", "list_tasks"))
+    status, body = execute(open_operation(page, "tasks", "list_tasks"))
     assert status == "200"
     assert '"title": "Buy milk"' in body
 
@@ -98,7 +73,7 @@ def test_every_operation_can_be_tried_out_as_it_stands(
     page: Page, server: Server, token: str
 ) -> None:
     page.goto("/docs")
-    _authorize(page, token)
+    authorize(page, token)
     headers = {"Authorization": f"Bearer {token}"}
 
     for methods in OPENAPI["paths"].values():
@@ -106,13 +81,13 @@ def test_every_operation_can_be_tried_out_as_it_stands(
             task = httpx2.post(
                 f"{server.url}/api/tasks", json={"title": "One to work on"}, headers=headers
             ).json()
-            operation = _open(page, documented["tags"][0], documented["operationId"])
+            operation = open_operation(page, documented["tags"][0], documented["operationId"])
             task_id = operation.locator('[data-param-name="task_id"] input')
             if task_id.count():
                 expect(task_id).to_have_value("1")
                 task_id.fill(str(task["id"]))
 
-            status, _ = _execute(operation)
+            status, _ = execute(operation)
 
             expected = "201" if "201" in documented["responses"] else min(documented["responses"])
             assert status == expected, documented["operationId"]

@@ -9,6 +9,7 @@ import pytest
 from settings import ROOT
 
 LAYERS = [
+    {"paths"},
     {"settings", "models", "errors", "logs", "metrics", "telemetry"},
     {"driver", "jwks", "gate", "overload", "statements"},
     {"schema", "protocol"},

@@ -51,6 +51,7 @@ def test_without_arguments_it_serves_on_loopback(
         "port": 8000,
         "workers": 1,
         "reload": False,
+        "root_path": "",
         "log": "INFO",
         "loop": "asyncio",
         "http": "protocol:Protocol",
@@ -71,6 +72,27 @@ def test_a_configured_secret_is_left_alone(
     assert (served["host"], served["port"]) == ("0.0.0.0", 1)  # noqa: S104
     assert (served["workers"], served["reload"]) == (3, True)
     assert not (tmp_path / ".env").exists()
+
+
+@pytest.mark.parametrize("prefix", ["/x", "/x/", "x", "/a/b-c.d_e~1", "/"])
+def test_a_path_prefix_is_passed_on(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    _run(monkeypatch, "--root-path", prefix)
+
+    assert served["root_path"] == prefix
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("prefix", ["/ä", "/a b", "/a%20b", "/x?y", "/x\r\nX: y", "https://h/x"])
+def test_a_path_prefix_that_would_be_encoded_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prefix: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(monkeypatch, "--root-path", prefix)
+
+    assert ended.value.code == 2
+    assert "argument --root-path: write it as /x, with letters" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("served")

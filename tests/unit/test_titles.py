@@ -40,7 +40,6 @@ DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description)
         "\ufffc",
         "\U0001d159",
         "\U00013441",
-        "\ue000",
         "\u0378",
         "\uffff",
         "\U0010ffff",

@@ -1,0 +1,52 @@
+"""The paths that the app serves, each with its methods."""
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute
+from starlette.types import Scope
+
+
+class Paths:
+    """The path templates of an app's routes, in the order of the routes."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._methods: dict[re.Pattern[str], set[str]] = {}
+        for route in iter_route_contexts(routes):
+            methods = self._methods.setdefault(route.path_regex, set())
+            methods |= route.methods or {"GET"}  # mounted files name none
+            if "GET" in methods:
+                methods.add("HEAD")
+
+    def methods(self, path: str) -> AbstractSet[str]:
+        """Return every method of a path; none if the path is unknown.
+
+        Of several templates that match, the path is the first one's alone: `/api/tasks/export` is
+        no task, although `/api/tasks/{task_id}` matches it too.
+        """
+        matching = (methods for regex, methods in self._methods.items() if regex.match(path))
+        return next(matching, frozenset())
+
+    def similar(self, path: str) -> str | None:
+        """Return the known path that differs only in superfluous slashes, if there is one."""
+        single = re.sub("/+", "/", f"{path}/").rstrip("/") or "/"
+        return single if single != path and self.methods(single) else None
+
+
+def prefix_of(scope: Scope) -> str:
+    """Return the prefix under which the app is served, such as `/x`; often it is empty."""
+    # A mount, such as that of /docs/assets, appends its own path to root_path.
+    prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
+    return prefix
+
+
+def path_in_app(scope: Scope) -> str:
+    """Return the path of a request without the prefix: the one that the routes know."""
+    return without_prefix(scope["path"], prefix_of(scope))
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """Take a prefix away from a path, if it begins with these segments."""
+    return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else path

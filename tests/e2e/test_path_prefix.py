@@ -1,0 +1,205 @@
+"""The service under a path of a site, behind nginx and Caddy as examples/deployment has them."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import pytest
+from playwright.sync_api import Browser, expect
+
+from settings import ROOT
+from tests.actors import SECRET, bearer
+from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
+from tests.e2e.server import Server, free_port
+from tests.e2e.swagger_ui import authorize, execute, open_operation
+
+# Debian keeps nginx where only root's PATH leads.
+PATH = os.environ["PATH"] + ":/usr/sbin"
+NGINX, CADDY = (shutil.which(name, path=PATH) for name in ("nginx", "caddy"))
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+needs_caddy = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed")
+
+EXAMPLES = ROOT / "examples/deployment"
+SESSION = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+PREFIX = "/todo"
+
+# All that an nginx without privileges needs around a file of /etc/nginx/conf.d.
+AROUND = """\
+daemon off;
+master_process off;
+pid nginx.pid;
+events {}
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include tasks.conf;
+}
+"""
+
+MAIN = ("python", "main.py", "--port", "{port}", "--root-path", PREFIX)
+UVICORN = ("uvicorn", "main:app", "--port", "{port}", "--root-path", PREFIX)
+
+# Whether the proxy removes the prefix, and what serves the app.
+WAYS = [
+    pytest.param(("nginx", False, MAIN), marks=needs_nginx, id="nginx"),
+    pytest.param(("nginx", True, UVICORN), marks=needs_nginx, id="nginx strips"),
+    pytest.param(("caddy", False, UVICORN), marks=needs_caddy, id="Caddy"),
+    pytest.param(("caddy", True, MAIN), marks=needs_caddy, id="Caddy strips"),
+]
+
+
+class Site(NamedTuple):
+    """A proxy, which listens, and the port where it expects the service."""
+
+    url: str
+    service_port: int
+    command: tuple[str, ...]
+
+
+def _replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def _nginx(folder: Path, port: int, service_port: int, *, strips: bool) -> list[str]:
+    example = _replaced(
+        (EXAMPLES / "nginx.conf").read_text(),
+        ("listen 8080;", f"listen 127.0.0.1:{port};"),
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{service_port};"),
+        ("proxy_pass http://tasks;", f"proxy_pass http://tasks{'/' if strips else ''};"),
+    )
+    (folder / "tasks.conf").write_text(example)
+    (folder / "nginx.conf").write_text(AROUND)
+    return [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+
+def _caddy(folder: Path, port: int, service_port: int, *, strips: bool) -> list[str]:
+    example = _replaced(
+        (EXAMPLES / "Caddyfile").read_text(),
+        ("\n:8080 {", f"\nhttp://127.0.0.1:{port} {{"),
+        ("127.0.0.1:8000", f"127.0.0.1:{service_port}"),
+        ("handle /todo/*", f"handle{'_path' if strips else ''} /todo/*"),
+    )
+    (folder / "Caddyfile").write_text(example)
+    return [str(CADDY), "run", "--config", str(folder / "Caddyfile")]
+
+
+@pytest.fixture(params=WAYS)
+def site(
+    request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]
+) -> Iterator[Site]:
+    program, strips, command = request.param
+    port, service_port = free_port(), free_port()
+    write = {"nginx": _nginx, "caddy": _caddy}[program]
+    own = {name: str(tmp_path) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    own["CADDY_ADMIN"] = f"unix//{tmp_path}/admin.sock"
+    proxy = Server(
+        write(tmp_path, port, service_port, strips=strips), tmp_path, environment | own, port
+    )
+    yield Site(f"http://127.0.0.1:{port}", service_port, command)
+    proxy.stop()
+
+
+@pytest.fixture
+def url(site: Site, start: Callable[..., Server]) -> str:
+    """Where the service is for those who use it."""
+    secret = SECRET.get_secret_value()
+    start(*site.command, port=site.service_port, BETTER_AUTH_SECRET=secret).wait("/health")
+    return site.url + PREFIX
+
+
+def test_the_readmes_session_works_under_the_prefix(
+    site: Site, checkout: Path, environment: dict[str, str]
+) -> None:
+    session = _replaced(
+        SESSION.replace("http://localhost:8000", site.url + PREFIX),
+        ("main.py &", f"main.py --port {site.service_port} --root-path {PREFIX} &"),
+    )
+
+    done = subprocess.run(
+        ["bash", "-eu", "-c", f"trap 'kill %1; wait' EXIT\n{session}"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    created, listed = re.split(r"(?=HTTP/1\.1 200)", done.stdout)
+    assert f"location: {PREFIX}/api/tasks/1\n" in created.lower()
+    assert '[{"id":1,"title":"Buy milk"' in listed
+
+
+@pytest.mark.parametrize(
+    ("tasks", "user"), [("/api/tasks", "ann"), ("/api/ann%7C%C3%A4%3F%25/tasks", "ann|ä?%")]
+)
+def test_location_and_link_lead_to_what_they_name(url: str, tasks: str, user: str) -> None:
+    with httpx2.Client(headers=bearer(user), timeout=30) as http:
+        created = [http.post(f"{url}{tasks}", json={"title": title}) for title in "abc"]
+        read = [http.get(task.url.join(task.headers["Location"])) for task in created]
+
+        pages = [http.get(f"{url}{tasks}?limit=1")]
+        while following := pages[-1].links.get("next"):
+            pages.append(http.get(pages[-1].url.join(following["url"])))
+
+    assert [task.headers["Location"] for task in created] == [
+        f"{PREFIX}{tasks}/{number}" for number in (1, 2, 3)
+    ]
+    assert [task.json()["title"] for task in read] == ["a", "b", "c"]
+    assert [page.json()[0]["title"] for page in pages] == ["c", "b", "a"]
+
+
+def test_what_is_not_a_simple_get_passes_the_proxy(url: str) -> None:
+    lines = b'{"title": "%s"}\n' % (b"x" * 150) * 9000
+    assert len(lines) > 1024 * 1024  # as much as nginx lets pass if nobody tells it otherwise
+    with httpx2.Client(headers=bearer("ann"), timeout=60) as http:
+        imported = http.post(f"{url}/api/tasks/import", content=lines)
+        exported = http.get(f"{url}/api/tasks/export")
+        head = http.head(f"{url}/api/tasks?limit=1")
+        refused = http.put(f"{url}/api/tasks/export")
+        missing = http.get(f"{url}/api/tasks/")
+
+    assert imported.json() == {"imported": 9000}
+    assert exported.text.count("\n") == 9000
+    assert (head.headers["X-Total-Count"], head.content) == ("9000", b"")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert missing.json()["detail"] == f"Not Found; did you mean {PREFIX}/api/tasks?"
+
+
+@needs_chromium
+def test_operations_are_tried_out_under_the_prefix(browser: Browser, url: str) -> None:
+    token = bearer("ann")["Authorization"].removeprefix("Bearer ")
+    asked: list[str] = []
+    errors: list[str] = []
+    with browser.new_context() as context:
+        context.set_default_timeout(LIMIT_MILLISECONDS)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+
+        page.goto(f"{url}/")
+        expect(page).to_have_url(f"{url}/docs")
+        authorize(page, token)
+        created = execute(open_operation(page, "tasks", "create_task"))
+        listed = execute(open_operation(page, "tasks", "list_tasks"))
+        page.goto(f"{url}/redoc")
+        expect(page.locator('[id$="operation/create_task"] h2').first).to_contain_text("Create")
+
+    assert [status for status, _ in (created, listed)] == ["201", "200"]
+    assert '"title": "Buy milk"' in listed[1]
+    assert [address for address in asked if not address.startswith(f"{url}/")] == []
+    assert errors == []
