@@ -91,8 +91,8 @@ def _can_be_seen(character: str) -> bool:
     """Tell whether the character shows something by itself.
 
     That is letters, numbers, punctuation, symbols and private use. Not marks, which need a base,
-    nor formats such as joiners and the direction of text, nor characters that have no meaning yet; but those
-    reserved for pictographs may be emoji that are newer than Python's Unicode.
+    nor formats such as joiners and the direction of text, nor characters that have no meaning yet;
+    but those reserved for pictographs may be emoji that are newer than Python's Unicode.
     """
     if category(character)[0] in "LNPS" or category(character) == "Co":  # as icon fonts use them
         return character not in BLANK
