@@ -11,8 +11,10 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial, wraps
 from hashlib import sha256
 from http import HTTPStatus
+from inspect import iscoroutinefunction, signature
 from typing import Annotated, Any, NamedTuple, get_origin
 
 from fastapi import Depends, HTTPException, Path, Request, Response, Security
@@ -29,7 +31,7 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 from typing_extensions import override
 
-from db import in_session
+from db import Database
 from errors import NOT_JSON, SEND_JSON, documented, invalid
 from jwks import KEY_TYPES, KeySet, VerificationKey, refuse_constant
 from models import USER_ID_MAX_CHARS, User, is_blank, is_storable
@@ -333,7 +335,7 @@ class GuardedRoute(APIRoute):
     query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
 
     A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
-    where `db.in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
+    where `_in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
     works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
     """
 
@@ -342,7 +344,7 @@ class GuardedRoute(APIRoute):
     body_wanted = SEND_JSON
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
-        super().__init__(path, in_session(endpoint), **options)
+        super().__init__(path, _in_session(endpoint), **options)
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -399,6 +401,19 @@ def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
 def _check_encoding(request: Request, wanted: str) -> None:
     if request.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
         raise invalid("header", "Content-Encoding", message=f"is not supported. {wanted}")
+
+
+def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a handler with a `session` run where its statements do not hold up the event loop."""
+    if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
+        return handler
+
+    @wraps(handler)  # FastAPI reads the parameters of the handler itself
+    async def run(**arguments: Any) -> object:  # noqa: ANN401  # whatever the handler takes
+        database: Database = arguments["session"].info["database"]
+        return await database.run(arguments["user"].id, partial(handler, **arguments))
+
+    return run
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:

@@ -6,9 +6,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import lru_cache, partial, wraps
-from inspect import iscoroutinefunction, signature
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from psycopg2.errors import ReadOnlySqlTransaction
@@ -16,13 +15,12 @@ from psycopg2.extensions import set_wait_callback
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
 import driver
-from overload import Line
+from overload import Places
 from schema import Schema
 
 # Connections of one process. With 8, a hundred clients cost each other a twentieth more; more than
@@ -30,9 +28,6 @@ from schema import Schema
 POOL_SIZE = 16
 # Of these, for one user: statements that are stuck, say on a lock, are mostly those of few users.
 USER_POOL_SIZE = 4
-USERS_MAX = 10_000  # whose shares are remembered
-# Of ANSWER_SECONDS, what a request may wait for a connection. The rest is for the database.
-QUEUE_SECONDS = 1.5
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 
 Result = TypeVar("Result")
@@ -44,9 +39,7 @@ class Database:
     def __init__(self, url: URL, *, auto_migrate: bool) -> None:
         self.engine = make_engine(url)
         self.schema = Schema(self.engine, auto_migrate=auto_migrate)
-        self.line = Line()
-        self._connections = asyncio.Semaphore(POOL_SIZE)
-        self._share_of = lru_cache(USERS_MAX)(lambda _: asyncio.Semaphore(USER_POOL_SIZE))
+        self.places = Places(POOL_SIZE, USER_POOL_SIZE)
         # SQLite blocks, and Windows' event loop cannot watch a socket.
         self._threads: ThreadPoolExecutor | None = None
         if url.get_backend_name() == "sqlite" or sys.platform == "win32":
@@ -55,23 +48,12 @@ class Database:
     async def run(self, user_id: str, work: Callable[[], Result]) -> Result:
         """Run work that uses one connection while the event loop goes on, as soon as one is free.
 
-        Requests take turns. One that waits for others of its own user holds up nobody else.
-
         Raises:
-            sqlalchemy.exc.TimeoutError: no connection became free within QUEUE_SECONDS.
+            sqlalchemy.exc.TimeoutError: no connection became free in time.
 
         """
         driver.start_deadline(driver.ANSWER_SECONDS)
-        share = self._share_of(user_id)
-        must_wait = share.locked() or self._connections.locked()
-        try:
-            async with asyncio.timeout(QUEUE_SECONDS if must_wait else None) as queue, share:
-                with self.line:
-                    async with self._connections:
-                        queue.reschedule(None)
-                        return await self._start(work)
-        except TimeoutError as error:
-            raise PoolTimeoutError("No connection became free in time") from error
+        return await self.places.run(user_id, partial(self._start, work))
 
     def _start(self, work: Callable[[], Result]) -> Awaitable[Result]:
         if self._threads is None:
@@ -137,16 +119,3 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
 
 # The session ends before the response is sent.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
-
-
-def in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a handler with a `session` run where its statements do not hold up the event loop."""
-    if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
-        return handler
-
-    @wraps(handler)  # FastAPI reads the parameters of the handler itself
-    async def run(**arguments: Any) -> object:  # noqa: ANN401  # whatever the handler takes
-        database: Database = arguments["session"].info["database"]
-        return await database.run(arguments["user"].id, partial(handler, **arguments))
-
-    return run

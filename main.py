@@ -112,7 +112,10 @@ def create_app(settings: Settings) -> FastAPI:
     # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
     # must be able to read a 500 as well, and the log must have it.
     stack = Headers(
-        CORS(Limit(app.build_middleware_stack(), app.state.database.line), settings.cors_origins)
+        CORS(
+            Limit(app.build_middleware_stack(), app.state.database.places.line),
+            settings.cors_origins,
+        )
     )
     app.middleware_stack = Prefix(RequestLog(HeadAsGet(stack), observe), app.state.paths)
     if exporting:

@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from time import monotonic
+from typing import TypeVar
 
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import busy_response
@@ -24,7 +27,11 @@ OVERLOADED_SECONDS = 10
 # What is refused has a line together: one for each would take longer than refusing does.
 REFUSALS_TOLD_SECONDS = 1
 LIMITED = "/api/"
-CALLERS_MAX = 10_000
+CALLERS_MAX = 10_000  # who are remembered
+# Of driver.ANSWER_SECONDS, what a request may wait for a place. The rest is for the database.
+QUEUE_SECONDS = 1.5
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +62,36 @@ class Line:
             return False
         self._last_refusal = now
         return True
+
+
+class Places:
+    """The places in which requests use the database; the others wait in the order they came.
+
+    Each user has a share of the places. Who waits for others of the same user holds up nobody else.
+    """
+
+    def __init__(self, size: int, user_size: int) -> None:
+        self.line = Line()
+        self._free = asyncio.Semaphore(size)
+        self._share_of = lru_cache(CALLERS_MAX)(lambda _: asyncio.Semaphore(user_size))
+
+    async def run(self, user_id: str, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Run the work in a place.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: no place became free within QUEUE_SECONDS.
+
+        """
+        share = self._share_of(user_id)
+        must_wait = share.locked() or self._free.locked()
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS if must_wait else None) as queue, share:
+                with self.line:
+                    async with self._free:
+                        queue.reschedule(None)
+                        return await work()
+        except TimeoutError as error:
+            raise PoolTimeoutError("No connection became free in time") from error
 
 
 class Limit:

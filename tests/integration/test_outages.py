@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 import db
 import driver
+import overload
 from db import Database
 from main import create_app
 from tests.actors import bearer, settings_for
@@ -99,7 +100,7 @@ def test_an_unasked_notice_does_not_cost_a_connection_that_works(
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the time, so that a test may wait for its end."""
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.4)
-    monkeypatch.setattr(db, "QUEUE_SECONDS", 0.15)
+    monkeypatch.setattr(overload, "QUEUE_SECONDS", 0.15)
     monkeypatch.setattr(driver, "HANG_UP_AFTER_SECONDS", 0.05)
 
 
