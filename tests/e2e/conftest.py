@@ -1,7 +1,6 @@
 """What the tests of real processes share: who may be started, and who ends it."""
 
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -14,11 +13,13 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from settings import ROOT, Settings
-from tests.actors import SECRET
-from tests.e2e.postgres import PostgreSQL, postgresql
 from tests.e2e.server import Server
 
 LIMIT_MILLISECONDS = 15_000
+
+# Debian keeps servers in a folder that is on root's PATH only.
+PATH = os.environ["PATH"] + ":/usr/sbin"
+HAPROXY = shutil.which("haproxy", path=PATH)
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -27,20 +28,10 @@ CHROMIUM = next(
 # Chromium looks for its vendor's servers at every start.
 LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
-# Beyond it, something hangs, or the machine has much else to do.
-HANG_SECONDS = 15
-
 needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-
-with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
-
-
-Serve = Callable[..., Server]
-Measured = Callable[..., None]
 
 
 @pytest.fixture
@@ -81,48 +72,6 @@ def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...,
             return server
 
         yield start_one
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
-        yield server
-
-
-@pytest.fixture
-def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start `main.py` as it stands here, on a database, with so many workers."""
-    with ExitStack() as servers:
-
-        def serve_one(database_url: str, workers: int = 1, **variables: str) -> Server:
-            variables |= {
-                "DATABASE_URL": database_url,
-                "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
-                # The tests of a module fill one database together.
-                "TASKS_PER_USER": "1000000",
-            }
-            command = [sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
-            command += ["--workers", str(workers)]
-            server = Server(command, tmp_path, environment | variables)
-            servers.callback(server.stop)
-            return server.wait("/ready")
-
-        yield serve_one
-
-
-@pytest.fixture
-def measured() -> Callable[..., None]:
-    """Print what was measured, and keep it where benchmarks/reliability.py asks for it."""
-
-    def note(fault: str, workers: int, **figures: object) -> None:
-        text = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        print(f"{fault}, {workers} process(es): {text}")
-        if path := os.environ.get("RELIABILITY_FIGURES"):  # pragma: no cover  # set by the command
-            with Path(path).open("a") as file:
-                row = {"fault": fault, "workers": workers, "figures": text}
-                file.write(json.dumps(row) + "\n")
-
-    return note
 
 
 @pytest.fixture

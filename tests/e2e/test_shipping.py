@@ -24,10 +24,9 @@ from sqlalchemy import URL
 from settings import ROOT, STARTUP_FAILURE
 from tests.actors import SECRET
 from tests.dockerfile import Image, context_of
-from tests.e2e.conftest import needs_node
+from tests.e2e.conftest import HAPROXY, needs_node
 from tests.e2e.server import Server, free_port
 from tests.e2e.test_better_auth import SignedUp
-from tests.e2e.test_load_balancer import HAPROXY
 
 LIMIT_SECONDS = 60
 # Root too may then write only where a file's mode allows. Searching is left: the PostgreSQL of the
