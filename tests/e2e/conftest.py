@@ -34,9 +34,8 @@ needs_node = pytest.mark.skipif(
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of what git has or would add, as a fresh clone is."""
+def check_out(folder: Path) -> Path:
+    """Copy what git has or would add, as a fresh clone is."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -44,7 +43,6 @@ def checkout(tmp_path: Path) -> Path:
         capture_output=True,
         text=True,
     ).stdout
-    folder = tmp_path / "todo-backend"
     for name in listed.split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +51,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return check_out(tmp_path / "todo-backend")
+
+
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment without settings; `uv run` uses the tests' own packages."""
     # Without cached bytecode each start would compile all libraries anew.
