@@ -2,17 +2,19 @@
 
 import fcntl
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from settings import ROOT, Settings
+from tests.dockerfile import Image
 from tests.e2e.server import Server
 
 LIMIT_MILLISECONDS = 15_000
@@ -98,20 +100,49 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def frontend(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A copy of examples/frontend, built once for all workers of a run."""
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of a run share."""
     own = tmp_path_factory.getbasetemp()
-    root = (own if worker_id == "master" else own.parent) / "todo-frontend"
-    folder = root / "examples" / "frontend"
-    root.mkdir(exist_ok=True)
-    with (root / "lock").open("w") as lock:
+    return own if worker_id == "master" else own.parent
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "dist").exists():  # pragma: no branch  # another worker may have built it
-            for name in ("examples/frontend", "docs/contracts"):
-                made = shutil.ignore_patterns("node_modules", "dist", "contract.d.ts")
-                shutil.copytree(ROOT / name, root / name, ignore=made, dirs_exist_ok=True)
-            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
-            subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build(shared: Path) -> Callable[[str], Image]:
+    """Build the image of a Dockerfile, once for all workers of a run."""
+    # The steps use this machine's tools and certificates, and the Python of the tests.
+    unwanted = {"UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    outside = {name: value for name, value in os.environ.items() if name not in unwanted}
+    outside["UV_PYTHON"] = os.path.realpath(sys.executable)
+
+    def build_one(dockerfile: str) -> Image:
+        folder = shared / dockerfile.replace("/", "-")
+        built = folder.with_suffix(".image")
+        with _locked(folder.with_suffix(".lock")):
+            if not built.exists():
+                image = Image(ROOT / dockerfile, ROOT, folder, outside)
+                built.write_bytes(pickle.dumps(image))
+            loaded: Image = pickle.loads(built.read_bytes())  # noqa: S301  # written just above
+            return loaded
+
+    return build_one
+
+
+@pytest.fixture(scope="session")
+def frontend(shared: Path, build: Callable[[str], Image]) -> Path:
+    """The example's page, as its image has it, in a folder that a test may write to."""
+    folder = shared / "todo-frontend"
+    image = build("examples/frontend/Dockerfile")
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            command = ["cp", "-r", "--no-preserve=mode", str(image.workdir), str(folder)]
+            subprocess.run(command, check=True)
     return folder
 
 
