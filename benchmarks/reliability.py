@@ -1,4 +1,4 @@
-"""Runs the faults of tests/e2e and writes what they measure: `uv run benchmarks/reliability.py`."""
+"""Runs tests/faults and writes what it measured: `uv run benchmarks/reliability.py`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
-TESTS = [f"tests/e2e/test_{name}.py" for name in ("database_faults", "stops", "overload")]
+TESTS = [f"tests/faults/test_{name}.py" for name in ("database_faults", "stops", "overload")]
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
+import db
+import driver
 from db import Database
 from main import create_app
 from tests.actors import bearer, client_of, settings_for
@@ -135,6 +137,14 @@ def standing_app(
 @pytest.fixture
 def app(database_url: URL) -> FastAPI:
     return create_app(settings_for(database_url))
+
+
+@pytest.fixture
+def long_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests that compete wait for each other, however busy the machine is."""
+    monkeypatch.setattr(db, "QUEUE_SECONDS", 30)
+    monkeypatch.setattr(db, "SQLITE_BUSY_TIMEOUT_SECONDS", 30)
+    monkeypatch.setattr(driver, "ANSWER_SECONDS", 60)
 
 
 @pytest.fixture

@@ -1,24 +1,27 @@
 """What the tests of real processes share: who may be started, and who ends it."""
 
 import fcntl
-import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from settings import ROOT, Settings
-from tests.actors import SECRET
-from tests.e2e.postgres import PostgreSQL, postgresql
+from tests.dockerfile import Image
 from tests.e2e.server import Server
 
 LIMIT_MILLISECONDS = 15_000
+
+# Debian keeps servers in a folder that is on root's PATH only.
+PATH = os.environ["PATH"] + ":/usr/sbin"
+HAPROXY = shutil.which("haproxy", path=PATH)
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -27,25 +30,14 @@ CHROMIUM = next(
 # Chromium looks for its vendor's servers at every start.
 LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
-# Beyond it, something hangs, or the machine has much else to do.
-HANG_SECONDS = 15
-
 needs_node = pytest.mark.skipif(
     not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-
-with_one_and_two_workers = pytest.mark.parametrize("workers", [1, 2])
 
 
-Serve = Callable[..., Server]
-Measured = Callable[..., None]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of what git has or would add, as a fresh clone is."""
+def check_out(folder: Path) -> Path:
+    """Copy what git has or would add, as a fresh clone is."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -53,7 +45,6 @@ def checkout(tmp_path: Path) -> Path:
         capture_output=True,
         text=True,
     ).stdout
-    folder = tmp_path / "todo-backend"
     for name in listed.split("\0"):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +53,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return check_out(tmp_path / "todo-backend")
+
+
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment without settings; `uv run` uses the tests' own packages."""
     # Without cached bytecode each start would compile all libraries anew.
@@ -81,48 +77,6 @@ def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...,
             return server
 
         yield start_one
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
-        yield server
-
-
-@pytest.fixture
-def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start `main.py` as it stands here, on a database, with so many workers."""
-    with ExitStack() as servers:
-
-        def serve_one(database_url: str, workers: int = 1, **variables: str) -> Server:
-            variables |= {
-                "DATABASE_URL": database_url,
-                "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
-                # The tests of a module fill one database together.
-                "TASKS_PER_USER": "1000000",
-            }
-            command = [sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
-            command += ["--workers", str(workers)]
-            server = Server(command, tmp_path, environment | variables)
-            servers.callback(server.stop)
-            return server.wait("/ready")
-
-        yield serve_one
-
-
-@pytest.fixture
-def measured() -> Callable[..., None]:
-    """Print what was measured, and keep it where benchmarks/reliability.py asks for it."""
-
-    def note(fault: str, workers: int, **figures: object) -> None:
-        text = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        print(f"{fault}, {workers} process(es): {text}")
-        if path := os.environ.get("RELIABILITY_FIGURES"):  # pragma: no cover  # set by the command
-            with Path(path).open("a") as file:
-                row = {"fault": fault, "workers": workers, "figures": text}
-                file.write(json.dumps(row) + "\n")
-
-    return note
 
 
 @pytest.fixture
@@ -146,20 +100,49 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def frontend(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A copy of examples/frontend, built once for all workers of a run."""
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of a run share."""
     own = tmp_path_factory.getbasetemp()
-    root = (own if worker_id == "master" else own.parent) / "todo-frontend"
-    folder = root / "examples" / "frontend"
-    root.mkdir(exist_ok=True)
-    with (root / "lock").open("w") as lock:
+    return own if worker_id == "master" else own.parent
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "dist").exists():  # pragma: no branch  # another worker may have built it
-            for name in ("examples/frontend", "docs/contracts"):
-                made = shutil.ignore_patterns("node_modules", "dist", "contract.d.ts")
-                shutil.copytree(ROOT / name, root / name, ignore=made, dirs_exist_ok=True)
-            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
-            subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build(shared: Path) -> Callable[[str], Image]:
+    """Build the image of a Dockerfile, once for all workers of a run."""
+    # The steps use this machine's tools and certificates, and the Python of the tests.
+    unwanted = {"UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    outside = {name: value for name, value in os.environ.items() if name not in unwanted}
+    outside["UV_PYTHON"] = os.path.realpath(sys.executable)
+
+    def build_one(dockerfile: str) -> Image:
+        folder = shared / dockerfile.replace("/", "-")
+        built = folder.with_suffix(".image")
+        with _locked(folder.with_suffix(".lock")):
+            if not built.exists():
+                image = Image(ROOT / dockerfile, ROOT, folder, outside)
+                built.write_bytes(pickle.dumps(image))
+            loaded: Image = pickle.loads(built.read_bytes())  # noqa: S301  # written just above
+            return loaded
+
+    return build_one
+
+
+@pytest.fixture(scope="session")
+def frontend(shared: Path, build: Callable[[str], Image]) -> Path:
+    """The example's page, as its image has it, in a folder that a test may write to."""
+    folder = shared / "todo-frontend"
+    image = build("examples/frontend/Dockerfile")
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            command = ["cp", "-r", "--no-preserve=mode", str(image.workdir), str(folder)]
+            subprocess.run(command, check=True)
     return folder
 
 

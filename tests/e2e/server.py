@@ -25,15 +25,23 @@ class Server:
     ) -> None:
         self.port = port or free_port()
         self.log = folder / f"{self.port}.log"
-        with self.log.open("w") as log:
+        self._command = [part.format(port=self.port) for part in command]
+        self._folder = folder
+        self._environment = environment
+        self.start()
+
+    def start(self) -> "Server":
+        """Start it, or start it again after it was stopped."""
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [part.format(port=self.port) for part in command],
-                cwd=folder,
-                env=environment,
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self
 
     @property
     def url(self) -> str:

@@ -6,13 +6,11 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import URL
 
 from tests.actors import SECRET, bearer
 from tests.e2e.server import Server
@@ -189,26 +187,3 @@ def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
     assert answered[-1]["reason"].startswith("No connection to 127.0.0.1: ")
     assert "Traceback" not in server.log.read_text()
     assert "s3cret" not in server.log.read_text()
-
-
-def test_six_processes_start_at_once_on_one_fresh_database(
-    start: Start, empty_database_url: URL
-) -> None:
-    url = empty_database_url.render_as_string(hide_password=False)
-    servers = [
-        start(
-            "uv", "run", "main.py", "--port", "{port}",
-            BETTER_AUTH_SECRET=SECRET_TEXT, DATABASE_URL=url,
-        )
-        for _ in range(6)
-    ]  # fmt: skip
-
-    for server in servers:
-        server.wait("/ready")
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(_create, servers)) == [201] * 6
-    for server in servers:
-        log = server.log.read_text()
-        assert "ERROR" not in log
-        assert "Traceback" not in log
-        assert "mended" not in log

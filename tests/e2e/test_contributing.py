@@ -21,24 +21,35 @@ def test_a_field_is_added_as_the_example_says(
     checkout: Path,
     run: Callable[..., subprocess.CompletedProcess[str]],
     start: Callable[..., Server],
-    database_url: URL,
+    sqlite_url: URL,
+    postgresql_url: URL,
 ) -> None:
-    settings = {
-        "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
-        "DATABASE_URL": database_url.render_as_string(hide_password=False),
-    }
+    on_sqlite, on_postgresql = (
+        {
+            "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
+            "DATABASE_URL": url.render_as_string(hide_password=False),
+        }
+        for url in (sqlite_url, postgresql_url)
+    )
     (checkout / "example.diff").write_text(DIFF)
 
-    for command in (
-        "git apply --verbose example.diff",
-        *COMMANDS,
-        "ruff check",
-        "ruff format --check",
+    for command, settings in (
+        ("git apply --verbose example.diff", on_sqlite),
+        *((command, on_sqlite) for command in COMMANDS),
+        *((command, on_postgresql) for command in COMMANDS if "alembic" in command),
+        ("ruff check", on_sqlite),
+        ("ruff format --check", on_sqlite),
     ):
         done = run(*command.split(), **settings)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
-    server = start("python", "main.py", "--port", "{port}", **settings).wait("/ready")
+    for settings in (on_sqlite, on_postgresql):
+        _assert_the_field_works(start("python", "main.py", "--port", "{port}", **settings))
+    assert "due_on:" in (checkout / "docs/contracts/openapi.yaml").read_text()
+
+
+def _assert_the_field_works(server: Server) -> None:
+    server.wait("/ready")
     with httpx2.Client(base_url=server.url, headers=bearer("ann")) as ann:
         created = ann.post("/api/tasks", json={"title": "x", "due_on": "2026-02-01"})
         task = created.headers["Location"]
@@ -55,4 +66,3 @@ def test_a_field_is_added_as_the_example_says(
         None,
     ]
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "due_on")
-    assert "due_on:" in (checkout / "docs/contracts/openapi.yaml").read_text()

@@ -1,33 +1,36 @@
 """/docs and /redoc in Chromium, where no other server can be reached."""
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.actors import SECRET
+from tests.actors import SECRET, bearer
 from tests.contract.operations import OPENAPI
-from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
+from tests.e2e.conftest import LIMIT_MILLISECONDS, check_out, needs_chromium
 from tests.e2e.server import Server
 from tests.e2e.swagger_ui import authorize, execute, open_operation
 
 pytestmark = needs_chromium
 
 
-@pytest.fixture
-def server(start: Callable[..., Server]) -> Server:
-    secret = SECRET.get_secret_value()
-    return start("uv", "run", "main.py", "--port", "{port}", BETTER_AUTH_SECRET=secret).wait()
+@pytest.fixture(scope="module")
+def server(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    checkout = check_out(tmp_path_factory.mktemp("docs") / "todo-backend")
+    variables = environment | {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
+    server = Server(["uv", "run", "main.py", "--port", "{port}"], checkout, variables)
+    try:
+        yield server.wait()
+    finally:
+        server.stop()
 
 
 @pytest.fixture
-def token(run: Callable[..., subprocess.CompletedProcess[str]]) -> str:
-    printed = run(
-        "uv", "run", "main.py", "token", "ann", BETTER_AUTH_SECRET=SECRET.get_secret_value()
-    )
-    return printed.stdout.strip()
+def token() -> str:
+    return bearer("ann")["Authorization"].removeprefix("Bearer ")
 
 
 @pytest.fixture

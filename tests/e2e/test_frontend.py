@@ -2,12 +2,16 @@
 
 import base64
 import json
+import os
 import socketserver
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -23,68 +27,75 @@ from playwright.sync_api import (
 )
 from sqlalchemy import URL, create_engine, text
 
-from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium, needs_node
+from tests.e2e.conftest import LIMIT_MILLISECONDS, check_out, needs_chromium, needs_node
 from tests.e2e.server import Server, free_port
 
-pytestmark = [needs_node, needs_chromium, pytest.mark.usefixtures("backend")]
+pytestmark = [needs_node, needs_chromium]
 
 
-@pytest.fixture
-def backend_port() -> int:
-    return free_port()
+class Deployment(NamedTuple):
+    site: Server
+    backend: Server
+    database: URL
 
 
-@pytest.fixture
-def token_seconds() -> int:
-    return 900
+@pytest.fixture(scope="module")
+def deployment(
+    request: pytest.FixtureRequest,
+    frontend: Path,
+    environment: dict[str, str],
+    new_postgres: Callable[[str], URL],
+    postgres_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """The page with Better Auth, and the task server; the parameter is a token's life in seconds.
 
-
-@pytest.fixture
-def site(
-    frontend: Path, environment: dict[str, str], backend_port: int, token_seconds: int
-) -> Iterator[Server]:
-    """The page with Better Auth; its URL is the page's origin."""
-    port = free_port()
-    variables = {
-        "PORT": str(port),
-        "BETTER_AUTH_URL": f"http://127.0.0.1:{port}",
+    The tests share it, since it takes seconds to start.
+    """
+    site_port, backend_port = free_port(), free_port()
+    site_url = f"http://127.0.0.1:{site_port}"
+    of_site = {
+        "PORT": str(site_port),
+        "BETTER_AUTH_URL": site_url,
         "API_URL": f"http://127.0.0.1:{backend_port}",
-        "JWT_EXPIRES_IN_SECONDS": str(token_seconds),
+        "JWT_EXPIRES_IN_SECONDS": str(getattr(request, "param", 900)),
     }
-    command = ["node", "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
-    server = Server(command, frontend, environment | variables, port)
-    try:
-        yield server.wait("/api/auth/ok")
-    finally:
-        server.stop()
+    preview = ["node", "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
+    database = new_postgres(postgres_template)
+    of_backend = {
+        "BETTER_AUTH_URL": site_url,
+        "CORS_ORIGINS": site_url,
+        "DATABASE_URL": database.render_as_string(hide_password=False),
+    }
+    main = ["uv", "run", "main.py", "--port", "{port}"]
+    checkout = check_out(tmp_path_factory.mktemp("deployment") / "todo-backend")
+    with ExitStack() as servers:
+        site = Server(preview, frontend, environment | of_site, site_port)
+        servers.callback(site.stop)
+        backend = Server(main, checkout, environment | of_backend, backend_port)
+        servers.callback(backend.stop)
+        yield Deployment(site.wait("/api/auth/ok"), backend.wait("/ready"), database)
 
 
 @pytest.fixture
-def listed_origin(site: Server) -> str:
-    return site.url
+def site(deployment: Deployment) -> Server:
+    """The page with Better Auth; its URL is the page's origin."""
+    return deployment.site
 
 
 @pytest.fixture
-def start_backend(
-    start: Callable[..., Server],
-    backend_port: int,
-    site: Server,
-    listed_origin: str,
-    postgresql_url: URL,
-) -> Callable[[], Server]:
-    """Start the task server, also once more, where the page looks for it."""
-    return lambda: start(
-        "uv", "run", "main.py", "--port", "{port}",
-        port=backend_port,
-        BETTER_AUTH_URL=site.url,
-        CORS_ORIGINS=listed_origin,
-        DATABASE_URL=postgresql_url.render_as_string(hide_password=False),
-    ).wait("/ready")  # fmt: skip
+def backend(deployment: Deployment) -> Server:
+    return deployment.backend
 
 
 @pytest.fixture
-def backend(start_backend: Callable[[], Server]) -> Server:
-    return start_backend()
+def postgresql_url(deployment: Deployment) -> URL:
+    """The task server's database, without what other tests left there."""
+    engine = create_engine(deployment.database)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM task"))
+    engine.dispose()
+    return deployment.database
 
 
 @pytest.fixture
@@ -125,7 +136,9 @@ def _enter(page: Page, name: str, button: str) -> None:
 
 
 def _fill_in(page: Page, name: str, button: str) -> None:
-    page.get_by_label("Email").fill(f"{name.lower()}@example.com")
+    # The tests share Better Auth, so each has users of its own.
+    domain = f"{zlib.crc32(os.environ['PYTEST_CURRENT_TEST'].encode())}.example.com"
+    page.get_by_label("Email").fill(f"{name.lower()}@{domain}")
     page.get_by_role("main").get_by_label("Password").fill("correct horse")
     page.get_by_role("button", name=button).click()
 
@@ -549,10 +562,19 @@ def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
     assert _stored(postgresql_url) == [("Buy oat milk", None, "pending")]
 
 
-@pytest.mark.parametrize("listed_origin", ["http://localhost:3000"])
 def test_the_page_of_an_origin_that_is_not_listed_is_refused(
-    ann: Page, backend: Server, postgresql_url: URL
+    ann: Page, site: Server, start: Callable[..., Server], postgresql_url: URL
 ) -> None:
+    backend = start(
+        "uv", "run", "main.py", "--port", "{port}",
+        BETTER_AUTH_URL=site.url,
+        CORS_ORIGINS="http://localhost:3000",
+        DATABASE_URL=postgresql_url.render_as_string(hide_password=False),
+    ).wait("/ready")  # fmt: skip
+    ann.route("**/config.json", lambda route: route.fulfill(json={"apiUrl": backend.url}))
+    ann.reload()
+    expect(ann.get_by_role("heading", name="Sign in")).to_be_visible()
+    ann.unroute_all()  # Playwright answers preflights itself as long as a route is set
     told: list[str] = []
     ann.on("console", lambda message: told.append(message.text))
     _sign_up(ann, "Ann")
@@ -579,7 +601,7 @@ NOTE_ALERTS = """
 """
 
 
-@pytest.mark.parametrize("token_seconds", [3])
+@pytest.mark.parametrize("deployment", [3], ids=["a token of 3 s"], indirect=True)
 @pytest.mark.parametrize(
     ("clock_seconds", "answers"),
     [
@@ -617,9 +639,7 @@ def test_an_expired_token_is_renewed_without_the_user_noticing(
     assert ann.evaluate("alerts") == []
 
 
-def test_a_stopped_server_is_told_and_recovered_from(
-    ann: Page, backend: Server, start_backend: Callable[[], Server]
-) -> None:
+def test_a_stopped_server_is_told_and_recovered_from(ann: Page, backend: Server) -> None:
     _sign_up(ann, "Ann")
     _add(ann, "Buy milk")
     _expect_tasks(ann, "Buy milk")
@@ -636,7 +656,7 @@ def test_a_stopped_server_is_told_and_recovered_from(
         f"Could not load the tasks. {unreachable}"
     )
 
-    start_backend()
+    backend.start()
 
     _expect_tasks(other_tab, "Buy milk")
     expect(other_tab.get_by_role("alert")).to_be_hidden()
@@ -678,7 +698,6 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
     ann: Page,
     bob: Page,
     backend: Server,
-    start_backend: Callable[[], Server],
     postgresql_url: URL,
 ) -> None:
     _sign_up(ann, "Ann")
@@ -701,7 +720,7 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
     expect(dialog.get_by_role("alert")).to_have_text(
         "Your tasks cannot be erased now; nothing was deleted"
     )
-    start_backend()
+    backend.start().wait("/ready")
     assert len(_stored(postgresql_url)) == 2
     delete("correct horse")
 

@@ -9,7 +9,6 @@ import graphlib
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,10 +23,9 @@ from sqlalchemy import URL
 from settings import ROOT, STARTUP_FAILURE
 from tests.actors import SECRET
 from tests.dockerfile import Image, context_of
-from tests.e2e.conftest import needs_node
+from tests.e2e.conftest import HAPROXY, needs_node
 from tests.e2e.server import Server, free_port
 from tests.e2e.test_better_auth import SignedUp
-from tests.e2e.test_load_balancer import HAPROXY
 
 LIMIT_SECONDS = 60
 # Root too may then write only where a file's mode allows. Searching is left: the PostgreSQL of the
@@ -70,26 +68,13 @@ def test_nothing_but_the_program_gets_into_the_image(checkout: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
+def image(build: Callable[[str], Image]) -> Image:
+    return build("Dockerfile")
 
 
 @pytest.fixture(scope="module")
-def outside() -> dict[str, str]:
-    """What the steps need of this machine: its tools, the Python of the tests, its certificates."""
-    unwanted = {"UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return kept | {"UV_PYTHON": os.path.realpath(sys.executable)}
-
-
-@pytest.fixture(scope="module")
-def image(folder: Path, outside: dict[str, str]) -> Image:
-    return Image(ROOT / "Dockerfile", ROOT, folder / "service", outside)
-
-
-@pytest.fixture(scope="module")
-def page(folder: Path, outside: dict[str, str]) -> Image:
-    return Image(ROOT / "examples/frontend/Dockerfile", ROOT, folder / "page", outside)
+def page(build: Callable[[str], Image]) -> Image:
+    return build("examples/frontend/Dockerfile")
 
 
 Contain = Callable[..., Server]

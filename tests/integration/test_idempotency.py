@@ -58,6 +58,7 @@ def test_without_a_key_there_are_two_tasks(ann: TestClient) -> None:
     assert len(ann.get("/api/tasks").json()) == 2
 
 
+@pytest.mark.usefixtures("long_limits")
 def test_of_25_requests_at_once_with_one_key_one_creates(ann: TestClient) -> None:
     def create(_: int) -> tuple[int, int]:
         response = ann.post("/api/tasks", json=TASK, headers=KEY)

@@ -109,6 +109,7 @@ def test_what_the_caller_has_already_is_not_sent_again(ann: TestClient, anns_tas
         assert ann.get(anns_task, headers={"If-None-Match": tag}).status_code == 200
 
 
+@pytest.mark.usefixtures("long_limits")
 def test_of_30_writers_with_one_etag_one_wins(ann: TestClient, anns_task: str) -> None:
     def write(number: int) -> int:
         response = ann.put(anns_task, json={"title": str(number)}, headers={"If-Match": '"1"'})

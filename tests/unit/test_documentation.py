@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,14 @@ def test_a_file_that_is_named_exists(document: Path) -> None:
         r"`((?:docs|tests|benchmarks|migrations|routes|examples)/[\w./-]+)`", document.read_text()
     ):
         assert (ROOT / name).exists() or (document.parent / name).exists(), name
+
+
+def test_a_command_of_the_readme_runs_every_folder_of_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    run = {*project["tool"]["pytest"]["ini_options"]["testpaths"]}
+    run |= {*re.findall(r"uv run pytest (tests/\w+)", README)}
+
+    assert run == {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py")}
 
 
 def test_the_decisions_have_one_form() -> None:

@@ -16,10 +16,10 @@ import pytest
 from settings import ROOT
 from tests import actors
 from tests.actors import bearer
-from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
-from tests.e2e.load import Seen, get, load, until
-from tests.e2e.postgres import PostgreSQL
 from tests.e2e.server import Server
+from tests.faults.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
+from tests.faults.load import Seen, get, load, until
+from tests.faults.postgres import PostgreSQL
 
 SECRET = actors.SECRET.get_secret_value()
 END_LIMIT_SECONDS = 10

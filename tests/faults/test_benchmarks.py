@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from settings import ROOT
-from tests.e2e.conftest import needs_wrk
+from tests.faults.conftest import needs_wrk
 
 pytestmark = needs_wrk
 

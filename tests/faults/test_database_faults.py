@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 
 from tests.contract.operations import PROTECTED
-from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
-from tests.e2e.load import Client, Seen, create, get, load, until
-from tests.e2e.postgres import PostgreSQL
 from tests.e2e.server import free_port
+from tests.faults.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
+from tests.faults.load import Client, Seen, create, get, load, until
+from tests.faults.postgres import PostgreSQL
 
 # What a caller may wait for any answer.
 ANSWER_LIMIT_SECONDS = 5

@@ -21,11 +21,10 @@ from sqlalchemy import URL
 from docs.contracts.generate import CONTRACT
 from settings import ROOT
 from tests.actors import SECRET, bearer
+from tests.e2e.conftest import HAPROXY, PATH
 from tests.e2e.server import Server, free_port
 
-# Debian keeps both where only root's PATH leads.
-PATH = os.environ["PATH"] + ":/usr/sbin"
-HAPROXY, PGBOUNCER = (shutil.which(name, path=PATH) for name in ("haproxy", "pgbouncer"))
+PGBOUNCER = shutil.which("pgbouncer", path=PATH)
 
 pytestmark = [
     pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed"),

@@ -6,8 +6,8 @@ import httpx2
 
 from tests import actors
 from tests.actors import bearer
-from tests.e2e.conftest import Serve
-from tests.e2e.postgres import PostgreSQL
+from tests.faults.conftest import Serve
+from tests.faults.postgres import PostgreSQL
 from tests.hostile_tokens import GOOD, hs256
 
 PASSWORD = "a-passw0rd-that-nobody-may-see"

@@ -13,10 +13,10 @@ import pytest
 
 import overload
 from tests.actors import bearer
-from tests.e2e.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
-from tests.e2e.load import Seen, get, load, requests_of, until
-from tests.e2e.postgres import PostgreSQL
 from tests.e2e.server import Server
+from tests.faults.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
+from tests.faults.load import Seen, get, load, requests_of, until
+from tests.faults.postgres import PostgreSQL
 
 SECONDS = 5
 USERS = 1000  # who ask now and then

@@ -1,0 +1,86 @@
+"""Clients who send their bodies as slowly as the server allows, beside one who behaves."""
+
+import asyncio
+
+import psutil
+import pytest
+
+from tests.actors import bearer
+from tests.e2e.server import Server
+from tests.faults.conftest import Measured, Serve, with_one_and_two_workers
+from tests.faults.load import Seen, get, load
+from tests.faults.postgres import PostgreSQL
+
+SECONDS = 4  # less than the server gives a body
+OF_ONE_USER, OF_OTHERS = 400, 100
+PAUSE_SECONDS = 0.02
+# A pause of a neighbor on a busy machine, which the ratio of two short latencies would show.
+NOISE_MS = 10
+
+FRAMINGS = {
+    "announced": (b"Content-Length: 4000", b" "),
+    "in chunks": (b"Transfer-Encoding: chunked", b"1\r\n \r\n"),
+}
+
+
+async def _trickle(port: int, user: str, framing: str) -> None:
+    """Send a byte of the body now and then until the connection is closed or this is cancelled."""
+    header, part = FRAMINGS[framing]
+    token = bearer(user)["Authorization"].encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: " + token + b"\r\n")
+    writer.write(header + b"\r\n\r\n")
+    try:
+        while not reader.at_eof():
+            writer.write(part)
+            await asyncio.sleep(0.5)
+    finally:
+        writer.close()
+
+
+async def _behave(port: int) -> Seen:
+    async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as seen:
+        await asyncio.sleep(SECONDS)
+    return seen
+
+
+async def _behave_beside_others(port: int, framing: str) -> Seen:
+    users = ["bob"] * OF_ONE_USER + [f"user-{number}" for number in range(OF_OTHERS)]
+    others = [asyncio.create_task(_trickle(port, user, framing)) for user in users]
+    await asyncio.sleep(1)
+    seen = await _behave(port)
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    return seen
+
+
+def _resident_mebibytes(server: Server) -> float:
+    supervisor = psutil.Process(server.process.pid)
+    processes = [supervisor, *supervisor.children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes) / 2**20
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@with_one_and_two_workers
+def test_500_trickling_bodies_cost_others_nothing(
+    serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int, framing: str
+) -> None:
+    server = serve(postgres.setting, workers)
+    asyncio.run(_behave_beside_others(server.port, framing))  # memory that stays is taken once
+    before = _resident_mebibytes(server)
+
+    alone = asyncio.run(_behave(server.port))
+    beside = asyncio.run(_behave_beside_others(server.port, framing))
+    grown = _resident_mebibytes(server) - before
+
+    assert alone.codes.keys() == beside.codes.keys() == {200}
+    assert beside.percentile(95) < 2 * alone.percentile(95) + NOISE_MS
+    assert grown < 8
+    measured(
+        f"{OF_ONE_USER} trickling bodies of one user and {OF_OTHERS} of others, {framing}",
+        workers,
+        p95_beside_them=f"{beside.percentile(95):.1f} ms",
+        p95_alone=f"{alone.percentile(95):.1f} ms",
+        memory=f"{grown:+.1f} MiB",
+    )
