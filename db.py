@@ -14,8 +14,6 @@ from psycopg2.errors import ReadOnlySqlTransaction
 from psycopg2.extensions import set_wait_callback
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
@@ -83,18 +81,11 @@ def make_engine(url: URL) -> Engine:
         **({} if is_sqlite else {"use_native_hstore": False}),
     )
     event.listen(engine, "handle_error", _leave_read_only_server)
-    if is_sqlite:
-        event.listen(engine, "connect", _use_write_ahead_log)
-    else:
+    if not is_sqlite:
         set_wait_callback(driver.wait)  # psycopg2 has one for all connections of the process
         event.listen(engine, "do_connect", driver.connect)
         event.listen(engine, "checkout", driver.refuse_closed)
     return engine
-
-
-def _use_write_ahead_log(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    """Let readers go on while one writes; the setting stays in the file."""
-    connection.cursor().execute("PRAGMA journal_mode = WAL")
 
 
 def _leave_read_only_server(failure: ExceptionContext) -> None:

@@ -31,6 +31,9 @@ ADDRESS_SECONDS = 1
 # PostgreSQL cancels a statement itself before we close the connection on it.
 HANG_UP_AFTER_SECONDS = 0.5
 
+# The default may be another one: under a stricter level, concurrent writers of a row are refused.
+READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
+
 Result = TypeVar("Result")
 
 # When the current request must be answered, on the monotonic clock. Nothing else has a deadline.
@@ -55,11 +58,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
     """Commit everything executed in the block, or nothing: an exception closes the connection."""
-    # On PostgreSQL a statement that waited for a lock must see what its former holder committed.
     # SQLite must take its write lock first: later it could only fail.
     is_sqlite = connection.dialect.name == "sqlite"
-    begin = "BEGIN IMMEDIATE" if is_sqlite else "BEGIN ISOLATION LEVEL READ COMMITTED"
-    connection.exec_driver_sql(begin)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
     try:
         yield
     except BaseException:
@@ -74,25 +75,25 @@ def in_thread(work: Callable[[], Result]) -> Result:
 
 
 class TimedCursor(Psycopg2Cursor):
-    """Sends each statement together with the time that is left for it.
+    """Sends each statement together with its isolation level and the time that is left for it.
 
-    Both travel in one message, which PostgreSQL runs as one transaction: this costs no round trip,
+    All travel in one message, which PostgreSQL runs as one transaction: this costs no round trip,
     and the session keeps no setting, which a pooler would hand to its next client. The driver's
     `cancel()` is no alternative: it holds the GIL while a frozen server does not answer.
     """
 
     @override
     def execute(self, query: Any, vars: Any = None) -> None:
+        settings = READ_COMMITTED
         deadline = _deadline.get()
-        if deadline == math.inf:
-            super().execute(query, vars)
-            return
-        seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
-        if seconds <= 0:  # zero would mean no limit
-            raise psycopg2.OperationalError("No time is left for the statement")
-        limit = f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
+        if deadline != math.inf:
+            seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
+            if seconds <= 0:  # zero would mean no limit
+                raise psycopg2.OperationalError("No time is left for the statement")
+            settings += f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
         # psycopg2 itself passes bytes when it executes for many rows.
-        super().execute(limit.encode() + query if isinstance(query, bytes) else limit + query, vars)
+        query = settings.encode() + query if isinstance(query, bytes) else settings + query
+        super().execute(query, vars)
 
 
 class WatchedConnection(Psycopg2Connection):

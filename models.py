@@ -112,12 +112,20 @@ def _refuse_other_spellings(value: object) -> object:
     return value
 
 
-def folded(words: str) -> str:
-    """Take away what a search does not mind: the case of all letters, and how accents are encoded.
+# In canonical order, nothing but the ogonek of the Lithuanian į comes between.
+DOT_OF_I_OR_J = re.compile("([ij]\N{COMBINING OGONEK}?)\N{COMBINING DOT ABOVE}")
 
-    Neither database can, whatever its locale. Unicode 3.13, D145: canonical caseless matching.
+
+def folded(words: str) -> str:
+    """Remove what a search ignores: the case of letters, and how accents are encoded.
+
+    Neither database can do this in every locale. It is canonical caseless matching (Unicode 3.13,
+    D145), extended to the languages in which i has other cases: the dotless i and the dotted I of
+    Turkish (CaseFolding.txt, status T), and the dot that Lithuanian keeps under an accent
+    (SpecialCasing.txt). Any of them may be meant, so all of them are the letter i. Accents stay.
     """
-    return normalize("NFC", normalize("NFD", words).casefold())
+    text = normalize("NFD", words).casefold().replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+    return normalize("NFC", DOT_OF_I_OR_J.sub(r"\1", normalize("NFD", text)))
 
 
 # In code point order, so that both databases sort alike, and PostgreSQL whatever its locale.

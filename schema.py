@@ -18,10 +18,55 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 import driver
 from driver import time_limit, transaction
 from errors import SchemaNotCurrentError, cause_of
+from models import Task
 from settings import ROOT
+
+# Other applications that use Alembic may live in the same database, with its default table.
+VERSION_TABLE = "todo_backend_version"
 
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
+
+# What the statements need: the columns, and the unique index that ON CONFLICT names.
+TABLES = Task.metadata.tables.values()
+NEEDED = {f"{table.name}.{column.name}" for table in TABLES for column in table.columns} | {
+    str(index.name) for table in TABLES for index in table.indexes if index.unique
+}
+
+# Of these, what a table has that is found where the version table is: a table of the same name in
+# a schema that comes earlier in the search path is not this program's.
+FIND_IN_POSTGRESQL = """
+WITH ours AS (
+    SELECT oid, relname FROM pg_class
+    WHERE relname = ANY(%(tables)s) AND pg_table_is_visible(oid) AND relnamespace =
+        (SELECT relnamespace FROM pg_class WHERE oid = to_regclass(%(version)s))
+)
+SELECT ours.relname || '.' || attname FROM ours JOIN pg_attribute ON attrelid = ours.oid
+WHERE attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT found.relname FROM ours JOIN pg_index ON indrelid = ours.oid
+JOIN pg_class AS found ON found.oid = indexrelid WHERE indisunique AND indisvalid
+"""
+FIND_IN_SQLITE = """
+SELECT :table || '.' || name FROM pragma_table_info(:table)
+UNION ALL SELECT name FROM pragma_index_list(:table) WHERE "unique"
+"""
+
+# The schema to migrate: the one where this program's tables are, or else the first in the search
+# path. An earlier version of this program had no version table of its own.
+PIN_SCHEMA = """
+SELECT set_config('search_path', coalesce(
+    (SELECT relnamespace::regnamespace::text FROM pg_class
+        WHERE oid = to_regclass(%(version)s)),
+    (SELECT connamespace::regnamespace::text FROM pg_constraint
+        WHERE conrelid = to_regclass('task') AND conname = 'ck_task_status'),
+    quote_ident(current_schema())), true)
+"""
+# What the database or the role may set by default. PostgreSQL 17 has the last of them.
+NO_TIME_LIMITS = """
+SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+"""
 
 
 class Schema:
@@ -71,28 +116,95 @@ class Schema:
             raise SchemaNotCurrentError("The schema is being brought up to date")
         try:
             if self._auto_migrate and self._revision() != self._head:
-                command.upgrade(self._alembic, "head")
+                with _explained():
+                    command.upgrade(self._alembic, "head")
             self._require_head()
+            if self._engine.dialect.name == "sqlite":
+                self._use_write_ahead_log()
             self.is_current = True
-        except OperationalError:
-            raise
-        except (CommandError, DBAPIError) as error:
-            # An unknown revision, a missing privilege, a file that is no database.
-            raise SchemaNotCurrentError(cause_of(error)) from error
         finally:
             self._lock.release()
 
     def _require_head(self) -> None:
         revision = self._revision()
+        if revision is None:
+            raise SchemaNotCurrentError(
+                f"This program has no tables here yet ({VERSION_TABLE}, task): "
+                "run `uv run alembic upgrade head`, which leaves tables of other programs alone"
+            )
         if revision != self._head:
             raise SchemaNotCurrentError(
                 f"The schema is at revision {revision}, this program's is {self._head}: "
                 "run `uv run alembic upgrade head`"
             )
+        with self._connection() as connection:
+            missing = sorted(NEEDED - found_in(connection))
+        if missing:
+            raise SchemaNotCurrentError(
+                f"The schema is at revision {revision}, but lacks {', '.join(missing)}: "
+                "restore what was changed by hand"
+            )
 
     def _revision(self) -> str | None:
-        with time_limit(driver.ANSWER_SECONDS), self._engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        with self._connection() as connection:
+            require_unicode(connection)
+            options = {"version_table": VERSION_TABLE}
+            return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+    def _use_write_ahead_log(self) -> None:
+        """Let readers go on while one writes; the setting stays in the file, which is ours."""
+        with self._connection() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with (
+            _explained(),
+            time_limit(driver.ANSWER_SECONDS),
+            self._engine.connect() as connection,
+        ):
+            yield connection
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise SchemaNotCurrentError for whatever is wrong with a database that answers."""
+    try:
+        yield
+    except OperationalError:
+        raise
+    except (CommandError, DBAPIError) as error:
+        # An unknown revision, a missing privilege, a file that is no database.
+        raise SchemaNotCurrentError(cause_of(error)) from error
+
+
+def require_unicode(connection: Connection) -> None:
+    """Refuse a database whose encoding lacks a part of Unicode. Each of SQLite's has all of it.
+
+    Raises:
+        CommandError: its encoding is not UTF-8.
+
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise CommandError(
+            f"The database's encoding is {encoding}, which cannot store every character: "
+            "use a database that was created with ENCODING 'UTF8'"
+        )
+
+
+def found_in(connection: Connection) -> set[str]:
+    """Return the columns, as `table.column`, and the unique indexes of this program's tables."""
+    names = [table.name for table in TABLES]
+    if connection.dialect.name == "postgresql":
+        found = connection.exec_driver_sql(
+            FIND_IN_POSTGRESQL, {"tables": names, "version": VERSION_TABLE}
+        )
+        return set(found.scalars())
+    rows = [connection.exec_driver_sql(FIND_IN_SQLITE, {"table": name}) for name in names]
+    return {name for found in rows for name in found.scalars()}
 
 
 @contextmanager
@@ -100,13 +212,20 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in one transaction, which only one process can be in at a time.
 
     The lock ends with the transaction, so that it works through a pooler in transaction mode.
+
+    Raises:
+        CommandError: the database's encoding is not UTF-8.
+
     """
     with time_limit(driver.ANSWER_SECONDS):
         connection = engine.connect()
     with time_limit(math.inf), connection, transaction(connection):
+        require_unicode(connection)
         if engine.dialect.name == "postgresql":  # SQLite has but one writer
+            connection.exec_driver_sql(NO_TIME_LIMITS)
             connection.exec_driver_sql(
                 f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"
                 f" SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
             )
+            connection.exec_driver_sql(PIN_SCHEMA, {"version": VERSION_TABLE})
         yield connection

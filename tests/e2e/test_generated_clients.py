@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -14,15 +15,16 @@ import pytest
 from docs.contracts.generate import CONTRACT
 from main import sign
 from tests.actors import SECRET
-from tests.e2e.conftest import Serve, needs_node
+from tests.e2e.conftest import needs_node
 from tests.e2e.server import Server
 
 CLIENTS = Path(__file__).with_name("clients")
 
 
 @pytest.fixture
-def server(serve: Serve, tmp_path: Path) -> Server:
-    return serve(f"sqlite:///{tmp_path / 'todo.db'}")
+def server(start: Callable[..., Server]) -> Server:
+    command = [sys.executable, "main.py", "--port", "{port}"]
+    return start(*command, BETTER_AUTH_SECRET=SECRET.get_secret_value()).wait("/ready")
 
 
 @pytest.fixture(scope="session")

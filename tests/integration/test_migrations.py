@@ -34,23 +34,23 @@ def _indexes(database: Database) -> list[ReflectedIndex]:
 
 def test_up_down_and_up_again(database: Database, alembic: Config) -> None:
     command.upgrade(alembic, "head")
-    assert _tables(database) == {"alembic_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "task"}
     assert {index["name"]: index["column_names"] for index in _indexes(database)} == {
         "ix_task_user_id_created_at_id": ["user_id", "created_at", "id"],
         "uq_task_user_id_idempotency_key": ["user_id", "idempotency_key"],
     }
 
     command.downgrade(alembic, "base")
-    assert _tables(database) == {"alembic_version"}
+    assert _tables(database) == {"todo_backend_version"}
 
     command.upgrade(alembic, "head")
-    assert _tables(database) == {"alembic_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "task"}
 
 
 def test_tasks_of_the_first_revision_can_be_searched_after_the_second(
     empty_database_url: URL, database: Database, alembic: Config
 ) -> None:
-    command.upgrade(alembic, "0001")
+    command.upgrade(alembic, "todo_0001")
     insert = (
         "INSERT INTO task (user_id, title, description, status, created_at, updated_at) VALUES "
         "('ann', 'ÄPFEL', {}, 'pending', '2026-01-31T12:00:00Z', '2026-01-31T12:00:00Z')"
@@ -85,7 +85,7 @@ def test_the_command_alembic_uses_the_configured_database(
 
     command.upgrade(Config(toml_file=ROOT / "pyproject.toml"), "head")
 
-    assert _tables(database) == {"alembic_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "task"}
 
 
 def test_a_failed_migration_leaves_nothing_behind(
@@ -125,7 +125,7 @@ def test_with_auto_migrate_off_the_app_waits_for_the_schema(
                 "detail": "The database schema is not current; try again",
                 "status_code": 503,
             }
-        assert "The schema is at revision None, this program's is 0002" in caplog.text
+        assert "This program has no tables here yet (todo_backend_version, task)" in caplog.text
         assert ann.get("/health").json() == {"status": "ok"}
 
         command.upgrade(alembic, "head")
@@ -149,7 +149,7 @@ def test_the_schema_of_a_newer_program_is_left_alone(
 ) -> None:
     command.upgrade(alembic, "head")
     with database.engine.connect() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'newer'")
+        connection.exec_driver_sql("UPDATE todo_backend_version SET version_num = 'newer'")
 
     with TestClient(create_app(settings_for(empty_database_url))) as client:
         assert client.get("/ready").status_code == 503

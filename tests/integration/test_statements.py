@@ -16,8 +16,11 @@ from tests.wire import wire_to
 
 Traced = tuple[FastAPI, list[str]]
 
-# Sent in one message with the statement: how long it may take.
-LIMIT = re.compile(r"SET LOCAL statement_timeout = '[0-3]\.[0-9]{3}s'; ")
+# Sent in one message with the statement: its isolation level, and how long it may take.
+SETTINGS = re.compile(
+    r"SET LOCAL transaction_isolation = 'read committed'; "
+    r"SET LOCAL statement_timeout = '[0-3]\.[0-9]{3}s'; "
+)
 
 OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("POST", "", {"json": {"title": "x"}}, "INSERT", "user_id"),
@@ -78,8 +81,8 @@ def test_an_operation_is_one_statement_that_names_the_owner(
 
     assert response.is_success
     (statement,) = statements
-    assert bool(LIMIT.match(statement)) == (kind == "postgresql")
-    assert LIMIT.sub("", statement).startswith(verb)
+    assert bool(SETTINGS.match(statement)) == (kind == "postgresql")
+    assert SETTINGS.sub("", statement).startswith(verb)
     assert owner in statement
 
 
@@ -91,7 +94,7 @@ def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
 
         ann.get("/api/tasks")
 
-    assert [LIMIT.sub("", statement)[:6] for statement in statements] == ["SELECT"]
+    assert [SETTINGS.sub("", statement)[:6] for statement in statements] == ["SELECT"]
 
 
 def test_a_connection_in_use_is_not_tested(traced_postgresql: Traced) -> None:

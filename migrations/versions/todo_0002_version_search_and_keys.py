@@ -1,12 +1,13 @@
 """Versions, search, idempotency keys, and the order of the list."""
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
+from alembic.util import CommandError
 
 from models import folded
 
-revision = "0002"
-down_revision = "0001"
+revision = "todo_0002"
+down_revision = "todo_0001"
 
 ROWS_PER_STATEMENT = 1000
 WITH_KEY = sa.text("idempotency_key IS NOT NULL")
@@ -14,6 +15,10 @@ WITH_KEY = sa.text("idempotency_key IS NOT NULL")
 
 def upgrade() -> None:
     """Add the columns, fill in what a search looks at, and index the order of the list."""
+    if op.get_context().as_sql:
+        _refuse_rows()
+    elif "version" in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("task")}:
+        return  # an earlier version of this program did it, as its revision 0002
     folded_type = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     for column in (
         sa.Column("version", sa.BigInteger(), nullable=False, server_default="1"),
@@ -24,7 +29,8 @@ def upgrade() -> None:
         sa.Column("replayed", sa.Boolean(), nullable=False, server_default=sa.false()),
     ):
         op.add_column("task", column)
-    _fold()
+    if not op.get_context().as_sql:
+        _fold()
     op.create_index("ix_task_user_id_created_at_id", "task", ["user_id", "created_at", "id"])
     op.create_index(
         "uq_task_user_id_idempotency_key",
@@ -35,6 +41,15 @@ def upgrade() -> None:
         sqlite_where=WITH_KEY,
     )
     op.drop_index("ix_task_user_id_id", "task")
+
+
+def _refuse_rows() -> None:
+    """Refuse to write SQL for a table that may have rows, which only Python can fold."""
+    if context.get_starting_revision_argument() is not None:
+        raise CommandError(
+            f"Revision {revision} changes rows in Python, which SQL cannot express: "
+            "run `uv run alembic upgrade head` without --sql"
+        )
 
 
 def _fold() -> None:

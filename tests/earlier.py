@@ -1,0 +1,80 @@
+"""The tables of the version that recorded its revisions in Alembic's own table."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from unicodedata import normalize
+
+from sqlalchemy import Connection, text
+
+FIRST = """
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+INSERT INTO alembic_version VALUES ('0001');
+CREATE TABLE task ({id}, user_id VARCHAR(255) NOT NULL, title VARCHAR(200) NOT NULL,
+    description VARCHAR(2000), status VARCHAR(16) NOT NULL, created_at {time} NOT NULL,
+    updated_at {time} NOT NULL,
+    CONSTRAINT ck_task_status CHECK (status IN ('pending', 'in_progress', 'completed')));
+CREATE INDEX ix_task_user_id_id ON task (user_id, id)
+"""
+SECOND = """
+UPDATE alembic_version SET version_num = '0002';
+ALTER TABLE task ADD COLUMN version BIGINT DEFAULT '1' NOT NULL;
+ALTER TABLE task ADD COLUMN title_folded {text} DEFAULT '' NOT NULL;
+ALTER TABLE task ADD COLUMN description_folded {text};
+ALTER TABLE task ADD COLUMN idempotency_key VARCHAR(255);
+ALTER TABLE task ADD COLUMN idempotency_digest VARCHAR(64);
+ALTER TABLE task ADD COLUMN replayed BOOLEAN DEFAULT {false} NOT NULL;
+CREATE INDEX ix_task_user_id_created_at_id ON task (user_id, created_at, id);
+CREATE UNIQUE INDEX uq_task_user_id_idempotency_key ON task (user_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+DROP INDEX ix_task_user_id_id
+"""
+TYPES = {
+    "sqlite": {
+        "id": "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
+        "time": "DATETIME",
+        "text": "TEXT",
+        "false": "0",
+    },
+    "postgresql": {
+        "id": "id BIGSERIAL NOT NULL PRIMARY KEY",
+        "time": "TIMESTAMP WITH TIME ZONE",
+        "text": 'TEXT COLLATE "C"',
+        "false": "false",
+    },
+}
+
+INSERT = text(
+    "INSERT INTO task (user_id, title, description, status, created_at, updated_at, version,"
+    " title_folded, description_folded, idempotency_key, replayed) VALUES (:user_id, :title,"
+    " :description, 'pending', :now, :now, 1, :title_folded, :description_folded, :key, false)"
+)
+
+
+def execute(connection: Connection, script: str) -> None:
+    """Execute a script statement by statement, as SQLite must be asked."""
+    types = TYPES[connection.dialect.name]
+    for statement in script.split(";"):
+        connection.exec_driver_sql(statement.format(**types))
+
+
+def insert(connection: Connection, tasks: Iterable[dict[str, Any]]) -> None:
+    """Store tasks as that version did."""
+    now = datetime.fromisoformat("2026-01-31T12:00:00+00:00")
+    now_stored = now if connection.dialect.name == "postgresql" else "2026-01-31 12:00:00.000000"
+    usual = {"user_id": "ann", "description": None, "key": None, "now": now_stored}
+    rows = [
+        {
+            **usual,
+            "title_folded": _folded(task["title"]),
+            "description_folded": task.get("description") and _folded(task["description"]),
+            **task,
+        }
+        for task in tasks
+    ]
+    connection.execute(INSERT, rows)
+
+
+def _folded(words: str) -> str:
+    return normalize("NFC", normalize("NFD", words).casefold())
