@@ -53,6 +53,13 @@ class Database:
         driver.start_deadline(driver.ANSWER_SECONDS)
         return await self.places.run(user_id, partial(self._start, work))
 
+    def close(self) -> None:
+        """Close the idle connections, and end the threads; the next use starts new ones."""
+        self.engine.dispose()
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = ThreadPoolExecutor(POOL_SIZE)
+
     def _start(self, work: Callable[[], Result]) -> Awaitable[Result]:
         if self._threads is None:
             return greenlet_spawn(work)

@@ -68,7 +68,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
-    database.engine.dispose()
+    database.close()
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 import driver
@@ -171,7 +171,7 @@ def _explained() -> Iterator[None]:
     """Raise SchemaNotCurrentError for whatever is wrong with a database that answers."""
     try:
         yield
-    except OperationalError:
+    except (OperationalError, InterfaceError, InternalError):
         raise
     except (CommandError, DBAPIError) as error:
         # An unknown revision, a missing privilege, a file that is no database.
@@ -187,7 +187,7 @@ def require_unicode(connection: Connection) -> None:
     """
     if connection.dialect.name == "sqlite":
         return
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    encoding = connection.exec_driver_sql("SELECT current_setting('server_encoding')").scalar_one()
     if encoding != "UTF8":
         raise CommandError(
             f"The database's encoding is {encoding}, which cannot store every character: "

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
-import db
+import overload
 import driver
 from db import Database
 from main import create_app
@@ -142,7 +142,7 @@ def app(database_url: URL) -> FastAPI:
 @pytest.fixture
 def long_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let requests that compete wait for each other, however busy the machine is."""
-    monkeypatch.setattr(db, "QUEUE_SECONDS", 30)
+    monkeypatch.setattr(overload, "QUEUE_SECONDS", 30)
     monkeypatch.setattr(db, "SQLITE_BUSY_TIMEOUT_SECONDS", 30)
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 60)
 
