@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from sqlalchemy import URL, create_engine, make_url, text
 from starlette.testclient import TestClient
 
-import overload
+import db
 import driver
+import overload
 from db import Database
 from main import create_app
 from tests.actors import bearer, client_of, settings_for
