@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.actors import SECRET, bearer
 from tests.contract.operations import OPENAPI
@@ -72,6 +72,13 @@ def test_a_task_is_created_and_listed_with_a_token_that_outlives_a_reload(
     assert '"title": "Buy milk"' in body
 
 
+TASKS_FILE: FilePayload = {
+    "name": "tasks.jsonl",
+    "mimeType": "application/jsonl",
+    "buffer": b'{"title": "From a file"}',
+}
+
+
 def test_every_operation_can_be_tried_out_as_it_stands(
     page: Page, server: Server, token: str
 ) -> None:
@@ -89,6 +96,10 @@ def test_every_operation_can_be_tried_out_as_it_stands(
             if task_id.count():
                 expect(task_id).to_have_value("1")
                 task_id.fill(str(task["id"]))
+
+            file = operation.locator('input[type="file"]')
+            if file.count():
+                file.set_input_files(TASKS_FILE)
 
             status, _ = execute(operation)
 
