@@ -7,10 +7,12 @@ from unicodedata import normalize
 
 from sqlalchemy import Connection, text
 
-FIRST = """
+VERSION = """
 CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
-INSERT INTO alembic_version VALUES ('0001');
+INSERT INTO alembic_version VALUES ('0001')
+"""
+FIRST = """
 CREATE TABLE task ({id}, user_id VARCHAR(255) NOT NULL, title VARCHAR(200) NOT NULL,
     description VARCHAR(2000), status VARCHAR(16) NOT NULL, created_at {time} NOT NULL,
     updated_at {time} NOT NULL,
@@ -18,7 +20,6 @@ CREATE TABLE task ({id}, user_id VARCHAR(255) NOT NULL, title VARCHAR(200) NOT N
 CREATE INDEX ix_task_user_id_id ON task (user_id, id)
 """
 SECOND = """
-UPDATE alembic_version SET version_num = '0002';
 ALTER TABLE task ADD COLUMN version BIGINT DEFAULT '1' NOT NULL;
 ALTER TABLE task ADD COLUMN title_folded {text} DEFAULT '' NOT NULL;
 ALTER TABLE task ADD COLUMN description_folded {text};
@@ -30,6 +31,7 @@ CREATE UNIQUE INDEX uq_task_user_id_idempotency_key ON task (user_id, idempotenc
     WHERE idempotency_key IS NOT NULL;
 DROP INDEX ix_task_user_id_id
 """
+TO_SECOND = "UPDATE alembic_version SET version_num = '0002'"
 TYPES = {
     "sqlite": {
         "id": "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
@@ -62,17 +64,11 @@ def execute(connection: Connection, script: str) -> None:
 def insert(connection: Connection, tasks: Iterable[dict[str, Any]]) -> None:
     """Store tasks as that version did."""
     now = datetime.fromisoformat("2026-01-31T12:00:00+00:00")
-    now_stored = now if connection.dialect.name == "postgresql" else "2026-01-31 12:00:00.000000"
-    usual = {"user_id": "ann", "description": None, "key": None, "now": now_stored}
-    rows = [
-        {
-            **usual,
-            "title_folded": _folded(task["title"]),
-            "description_folded": task.get("description") and _folded(task["description"]),
-            **task,
-        }
-        for task in tasks
-    ]
+    stored = now if connection.dialect.name == "postgresql" else "2026-01-31 12:00:00.000000"
+    rows = [{"user_id": "ann", "description": None, "key": None, "now": stored} | t for t in tasks]
+    for row in rows:
+        for name in ("title", "description"):
+            row[f"{name}_folded"] = row[name] and _folded(row[name])
     connection.execute(INSERT, rows)
 
 

@@ -104,7 +104,8 @@ def _found() -> set[str]:
 
 
 def _described(column: sa.Column[Any]) -> str:
-    type_ = column.type.compile(op.get_bind().dialect)
+    is_known = not isinstance(column.type, sa.types.NullType)  # SQLite needs no type
+    type_ = column.type.compile(op.get_bind().dialect) if is_known else "of another type"
     return f"column {column.name} {type_}{'' if column.nullable else ' NOT NULL'}"
 
 
