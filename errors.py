@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg2 import errors as postgresql
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import (
     DatabaseError,
@@ -80,6 +81,16 @@ INVALID: Responses = {
     422: {"model": ValidationErrorBody, "description": "Not valid: each field with its reason"}
 }
 UNAVAILABLE = documented(503, "Try again later", "The database is not available; try again")
+
+
+# What PostgreSQL says once somebody has changed the schema under a running program. SQLite says it
+# by an OperationalError.
+SCHEMA_CHANGED = (
+    postgresql.UndefinedTable,
+    postgresql.UndefinedColumn,
+    postgresql.InvalidColumnReference,  # no unique index for ON CONFLICT
+    postgresql.InsufficientPrivilege,
+)
 
 
 class SchemaNotCurrentError(Exception):
@@ -160,9 +171,12 @@ async def _answer_database_failure(request: Request, error: Exception) -> JSONRe
     return _unavailable("The database is not available; try again")
 
 
-async def _answer_damaged_file(request: Request, error: DatabaseError) -> JSONResponse:
+async def _answer_database_error(request: Request, error: DatabaseError) -> JSONResponse:
     if type(error) is DatabaseError:  # what SQLite says of a damaged file
         return await _answer_database_failure(request, error)
+    if isinstance(error.orig, SCHEMA_CHANGED):
+        request.state.reason = cause_of(error)
+        return _unavailable("The database schema is not current; try again")
     raise error  # pragma: no cover  # one of its kinds, a mistake of ours; the tracer misses it
 
 
@@ -204,7 +218,7 @@ EXCEPTION_HANDLERS: dict[
     OperationalError: _answer_database_failure,
     InterfaceError: _answer_database_failure,
     InternalError: _answer_database_failure,  # a fail-over left the server read-only
-    DatabaseError: _answer_damaged_file,
+    DatabaseError: _answer_database_error,
     PoolTimeoutError: _answer_database_failure,
     AuthServerUnavailableError: _answer_no_auth_server,
     SchemaNotCurrentError: _answer_schema_not_current,

@@ -240,11 +240,13 @@ def test_what_the_statements_need_and_somebody_removed_is_named(
         prepare(change.replace("{name}", missing))
 
         assert running.get("/ready").status_code == 503
+        assert running.post("/api/tasks", json={"title": "x"}).status_code == 503
     with TestClient(create_app(settings_for(empty_database_url)), headers=bearer("ann")) as started:
         assert started.get("/api/tasks").status_code == 503
-    for reason in reasons():
-        assert "The schema is at revision todo_0003, but lacks " in reason
-        assert missing in reason
+    of_ready, _, of_start = reasons()
+    assert of_ready == of_start
+    assert "The schema is at revision todo_0003, but lacks " in of_ready
+    assert missing in of_ready
 
 
 SCHEMAS = {
