@@ -70,7 +70,7 @@ def _require_ours() -> None:
     if difference:
         raise CommandError(
             "The table task in this database is not this program's, and was left alone: use another"
-            f" database or schema, or rename the table. It differs in {len(difference)} respects,"
+            f" database or schema, or rename the table. Differences: {len(difference)},"
             f" the first of which is: {difference[0]}"
         )
 

@@ -320,3 +320,16 @@ def test_a_table_that_comes_before_ours_in_the_search_path_is_not_ours(
 
     assert "but lacks task.created_at" in reasons()[-1]
     assert len(_rows(engine, "SELECT * FROM app.task")) == 1
+
+
+def test_who_knows_that_a_table_is_ours_can_say_so(
+    empty_database_url: URL, prepare: Callable[..., None], alembic: Config
+) -> None:
+    prepare(VERSION, FIRST, SECOND, TO_SECOND, "ALTER TABLE task ADD COLUMN note TEXT")
+    with pytest.raises(CommandError, match="the first of which is: column note TEXT"):
+        command.upgrade(alembic, "head")
+
+    command.stamp(alembic, "todo_0002")
+
+    with TestClient(create_app(settings_for(empty_database_url)), headers=bearer("ann")) as ann:
+        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
