@@ -50,4 +50,8 @@ else:
     if context.is_offline_mode():
         _print(database_url)
     else:
-        _migrate(make_engine(database_url))
+        engine = make_engine(database_url)
+        try:
+            _migrate(engine)
+        finally:
+            engine.dispose()

@@ -1,7 +1,7 @@
 """The schema: brought up to date at start, and the one that the models describe."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from alembic import command
@@ -21,8 +21,10 @@ from tests.earlier import FIRST, SECOND, TO_SECOND, VERSION, execute, insert
 
 
 @pytest.fixture
-def database(empty_database_url: URL) -> Database:
-    return Database(empty_database_url, auto_migrate=False)
+def database(empty_database_url: URL) -> Iterator[Database]:
+    database = Database(empty_database_url, auto_migrate=False)
+    yield database
+    database.close()
 
 
 @pytest.fixture
@@ -148,6 +150,18 @@ def test_ready_notices_a_schema_that_is_no_longer_current(
         command.downgrade(alembic, "base")
 
         assert client.get("/ready").status_code == 503
+
+
+def test_with_auto_migrate_off_an_older_schema_is_named(
+    empty_database_url: URL, alembic: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    command.upgrade(alembic, "todo_0002")
+
+    app = create_app(settings_for(empty_database_url, auto_migrate=False))
+    with TestClient(app) as client:
+        assert client.get("/ready").status_code == 503
+
+    assert "The schema is at revision todo_0002, this program's is todo_0003" in caplog.text
 
 
 def test_the_schema_of_a_newer_program_is_left_alone(

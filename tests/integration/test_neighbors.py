@@ -1,6 +1,6 @@
 """Other applications in the same database, and the tables of this program's earlier version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,10 @@ FOREIGN_TASKS = {
 
 
 @pytest.fixture
-def engine(empty_database_url: URL) -> Engine:
-    return create_engine(empty_database_url, isolation_level="AUTOCOMMIT")
+def engine(empty_database_url: URL) -> Iterator[Engine]:
+    engine = create_engine(empty_database_url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

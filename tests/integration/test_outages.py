@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import pytest
 from fastapi import FastAPI
+from psycopg2.extensions import set_wait_callback
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 import db
@@ -297,8 +299,33 @@ def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
     asyncio.run(give_up())
     wire.thaw()
     while wire.clients or not wire.connections:
-        time.sleep(0.01)
+        time.sleep(0.01)  # pragma: no cover  # it may be closed by now
     database.engine.dispose()
+
+
+def test_a_statement_that_is_larger_than_all_buffers_is_sent(postgresql_url: URL) -> None:
+    database = Database(postgresql_url, auto_migrate=False)
+    database.schema.require_current()
+    statement = f"SELECT length('{'x' * 20_000_000}')"
+
+    length = asyncio.run(
+        _run(database, lambda connection: connection.exec_driver_sql(statement).scalar_one())
+    )
+
+    assert length == 20_000_000
+    database.close()
+
+
+def test_a_time_limit_holds_for_connections_of_others_too(postgresql_url: URL) -> None:
+    set_wait_callback(driver.wait)
+    engine = create_engine(postgresql_url, poolclass=NullPool)
+
+    with (
+        engine.connect() as connection,
+        driver.time_limit(0),
+        pytest.raises(OperationalError, match="does not answer in time"),
+    ):
+        connection.exec_driver_sql("SELECT pg_sleep(1)")
 
 
 def test_where_no_event_loop_can_watch_a_socket_handlers_run_in_threads(
