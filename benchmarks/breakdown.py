@@ -68,20 +68,17 @@ class _Driver(Session):
 
     @override
     def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
-        connection = self.idle.pop() if self.idle else self._connect()
-        with connection.cursor(cursor_factory=Psycopg2Cursor) as cursor:
+        # Kept from the pool, so that the session does not return it.
+        pooled: Any = (
+            self.idle.pop() if self.idle else self.info["database"].engine.raw_connection()
+        )
+        with pooled.driver_connection.cursor(cursor_factory=Psycopg2Cursor) as cursor:
             compiled = self._compiled(statement)
             cursor.execute(str(compiled), {**compiled.params, **params})
             row = _row_of(tuple(column.name for column in cursor.description or ()))
             rows = _Rows(row._make(values) for values in cursor)
-        self.idle.append(connection)
+        self.idle.append(pooled)
         return rows
-
-    def _connect(self) -> Any:  # noqa: ANN401  # the driver's
-        pooled = self.connection().connection
-        connection = pooled.driver_connection
-        pooled.detach()
-        return connection
 
     def _compiled(self, statement: ClauseElement) -> Compiled:
         if statement not in self.compiled:
