@@ -103,6 +103,7 @@ class WatchedConnection(Psycopg2Connection):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None  # which watches the socket
+    _fileno = -1  # of that socket; psycopg2 does not return it once the server has closed it
     _waiter: "asyncio.Future[None] | None" = None
     _unread_events = 0
 
@@ -111,7 +112,8 @@ class WatchedConnection(Psycopg2Connection):
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self.unwatch()
-            loop.add_reader(self.fileno(), self._notify)
+            self._fileno = self.fileno()
+            loop.add_reader(self._fileno, self._notify)
             self._loop = loop
         self._unread_events = 0
         self._waiter = loop.create_future()
@@ -133,14 +135,13 @@ class WatchedConnection(Psycopg2Connection):
         if loop is None or loop.is_closed():
             return
         if loop is _running_loop():
-            loop.remove_reader(self.fileno())
+            loop.remove_reader(self._fileno)
         else:
-            loop.call_soon_threadsafe(loop.remove_reader, self.fileno())
+            loop.call_soon_threadsafe(loop.remove_reader, self._fileno)
 
     @override
     def close(self) -> None:
-        if not self.closed:
-            self.unwatch()
+        self.unwatch()
         super().close()
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from fastapi import FastAPI
 from psycopg2.extensions import set_wait_callback
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
@@ -86,6 +86,21 @@ def test_connections_closed_while_idle_cost_no_failed_request(
     wire.cut()
 
     assert ann.get(anns_task).status_code == 200
+
+
+def test_connections_that_the_server_ended_cost_no_failed_request(postgresql_url: URL) -> None:
+    end_others = text(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    others = create_engine(postgresql_url, poolclass=NullPool)
+    app = create_app(settings_for(postgresql_url))
+
+    with TestClient(app, headers=bearer("ann")) as ann:
+        for _ in range(3):  # the number of a socket that was closed is that of the next
+            assert ann.post("/api/tasks", json={"title": "Buy milk"}).status_code == 201
+            with others.connect() as connection:
+                assert connection.execute(end_others).scalars().all() == [True]
 
 
 def test_an_unasked_notice_does_not_cost_a_connection_that_works(
