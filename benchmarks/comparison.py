@@ -234,7 +234,7 @@ def _table(medians: dict[tuple[str, str, int], Sample], connections: int) -> str
 
 
 def _ratios(medians: dict[tuple[str, str, int], Sample]) -> str:
-    """Compare our server with the FastAPI constant, the usual code and the driver."""
+    """Compare our server with the FastAPI constants, the usual code and the driver."""
     rows = []
     for operation in OPERATIONS:
         row = [operation]
@@ -243,6 +243,7 @@ def _ratios(medians: dict[tuple[str, str, int], Sample]) -> str:
             usual = medians[USUAL, operation, connections]
             row += [
                 number(ratio(ours.server_us, medians[DEF, CONSTANT, connections].server_us)),
+                number(ratio(ours.server_us, medians[ASYNC, CONSTANT, connections].server_us)),
                 number(ratio(usual.server_us, ours.server_us)),
                 number(ratio(ours.per_second, usual.per_second)),
             ]
@@ -251,6 +252,7 @@ def _ratios(medians: dict[tuple[str, str, int], Sample]) -> str:
     for connections in (FEW, MANY):
         header += [
             f"CPU : FastAPI def, {connections}",
+            f"CPU : FastAPI async def, {connections}",
             f"CPU, usual : ours, {connections}",
             f"requests/s, ours : usual, {connections}",
         ]
