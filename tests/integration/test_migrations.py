@@ -161,7 +161,7 @@ def test_with_auto_migrate_off_an_older_schema_is_named(
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
 
-    assert "The schema is at revision todo_0002, this program's is todo_0003" in caplog.text
+    assert "The schema is at revision todo_0002, this program's is todo_0004" in caplog.text
 
 
 @pytest.mark.parametrize(
