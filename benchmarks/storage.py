@@ -25,7 +25,8 @@ def _words(of: random.Random, least: int, most: int) -> str:
 
 
 def _fill(engine: Engine) -> None:
-    """Store tasks as people write them: a title of some words, and a longer text for every third.
+    """Store tasks as people write them: a title of some words, and for every third a longer
+    text, a due date or a tag.
 
     The users take turns at random, which is the worst order for an index that begins with them;
     their ids have 32 letters and digits, as Better Auth's.
@@ -42,6 +43,8 @@ def _fill(engine: Engine) -> None:
                     title=_words(of, 2, 8),
                     description=_words(of, 10, 60) if of.random() < 1 / 3 else None,
                     status=of.choice(list(TaskStatus)),
+                    due_date="2026-01-31" if of.random() < 1 / 3 else None,
+                    tags=[of.choice(WORDS)] if of.random() < 1 / 3 else [],
                 ),
                 now,
             ),
@@ -50,7 +53,7 @@ def _fill(engine: Engine) -> None:
     ]
     with engine.begin() as connection:
         connection.execute(insert(TASKS), rows)
-        connection.execute(text("VACUUM ANALYZE task"))
+        connection.execute(text("ANALYZE task"))
 
 
 def _print_sizes(engine: Engine) -> None:
