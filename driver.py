@@ -31,7 +31,8 @@ ADDRESS_SECONDS = 1
 # PostgreSQL cancels a statement itself before we close the connection on it.
 HANG_UP_AFTER_SECONDS = 0.5
 
-# The default may be another one: under a stricter level, concurrent writers of a row are refused.
+# The default may be stricter, which would refuse concurrent writers of a row. Reads do not need it:
+# each is one statement, and no writer is serializable.
 READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
 
 Result = TypeVar("Result")
@@ -84,16 +85,16 @@ class TimedCursor(Psycopg2Cursor):
 
     @override
     def execute(self, query: Any, vars: Any = None) -> None:
-        settings = READ_COMMITTED
+        # psycopg2 itself passes bytes when it executes for many rows.
+        statement = query.decode() if isinstance(query, bytes) else query
+        settings = "" if statement.startswith("SELECT") else READ_COMMITTED
         deadline = _deadline.get()
         if deadline != math.inf:
             seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
             if seconds <= 0:  # zero would mean no limit
                 raise psycopg2.OperationalError("No time is left for the statement")
             settings += f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
-        # psycopg2 itself passes bytes when it executes for many rows.
-        query = settings.encode() + query if isinstance(query, bytes) else settings + query
-        super().execute(query, vars)
+        super().execute(settings + statement, vars)
 
 
 class WatchedConnection(Psycopg2Connection):

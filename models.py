@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from unicodedata import category, normalize
@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic import Field as Documented
 from pydantic.config import JsonDict
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     Index,
@@ -27,11 +28,15 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 from typing_extensions import TypedDict
 
 TITLE_MAX_CHARS = 200
 DESCRIPTION_MAX_CHARS = 2000
+DUE_DATE_MAX_CHARS = len("2026-01-31T17:00")
+TAG_MAX_CHARS = 50
+TAGS_MAX = 20
 # PostgreSQL refuses an index row over 2,704 bytes, and every index begins with the user id.
 USER_ID_MAX_CHARS = 255
 IDEMPOTENCY_KEY_MAX_CHARS = 255
@@ -48,6 +53,14 @@ class TaskStatus(StrEnum):
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
+
+
+class Priority(StrEnum):
+    """How important a task is."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
 
 
 def is_storable(text: str) -> bool:
@@ -74,12 +87,12 @@ NOT_IN_A_TEXT = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
 
 
-def _refuse_illegible(title: str) -> str:
-    if NOT_IN_A_LINE.search(title):
+def _refuse_illegible(line: str) -> str:
+    if NOT_IN_A_LINE.search(line):
         raise ValueError("must be one line without tabs or other control characters")
-    if is_blank(title):
+    if is_blank(line):
         raise ValueError("must have a letter, digit, punctuation mark or symbol that can be seen")
-    return title
+    return line
 
 
 def is_blank(text: str) -> bool:
@@ -128,6 +141,43 @@ def folded(words: str) -> str:
     return normalize("NFC", DOT_OF_I_OR_J.sub(r"\1", normalize("NFD", text)))
 
 
+DUE_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T([01][0-9]|2[0-3]):[0-5][0-9])?$"
+WITH_OFFSET = re.compile(r"[0-9-]{10}([T ][0-9:.,]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)", re.IGNORECASE)
+
+
+def _require_due_date(text: str) -> str:
+    if WITH_OFFSET.fullmatch(text):
+        raise ValueError("must be the user's own wall clock, without a time zone or an offset")
+    if not (re.fullmatch(DUE_DATE, text) and _is_day(text[:10])):
+        raise ValueError("must be a day that exists, or a day with hours and minutes")
+    return text
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_repetition(tags: list[str]) -> list[str]:
+    """Keep the first of the tags that differ only in what a search ignores."""
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(folded(tag), tag)
+    return list(first.values())
+
+
+# Stands around each folded tag. No tag contains it: control characters are refused.
+TAG_SEPARATOR = "\x1f"
+
+
+def folded_tags(tags: list[str]) -> str:
+    """Join the tags, each between two separators, so that a pattern can find a whole one."""
+    return TAG_SEPARATOR.join(["", *map(folded, tags), ""]) if tags else ""
+
+
 # In code point order, so that both databases sort alike, and PostgreSQL whatever its locale.
 FOLDED = Text().with_variant(Text(collation="C"), "postgresql")
 
@@ -162,11 +212,20 @@ class Task(SQLModel, table=True):
     description: str | None = Field(max_length=DESCRIPTION_MAX_CHARS)
     # Text with a constraint, since SQLAlchemy would store a StrEnum's names in a native type.
     status: TaskStatus = Field(sa_type=String(16))
+    # Text, since it has no time zone; in this format, its order is that of time.
+    due_date: str | None = Field(
+        sa_type=String(DUE_DATE_MAX_CHARS).with_variant(
+            String(DUE_DATE_MAX_CHARS, collation="C"), "postgresql"
+        )
+    )
+    priority: Priority = Field(sa_type=String(16))
+    tags: list[str] = Field(sa_type=JSON().with_variant(JSONB(), "postgresql"))
     created_at: datetime
     updated_at: datetime
     version: int = Field(sa_type=BigInteger)  # counts the changes; the ETag
     title_folded: str = Field(sa_type=FOLDED)  # what a search looks at, and the order by title
     description_folded: str | None = Field(sa_type=FOLDED)
+    tags_folded: str = Field(sa_type=FOLDED)  # as `folded_tags` joins them
     idempotency_key: str | None = Field(max_length=IDEMPOTENCY_KEY_MAX_CHARS)
     idempotency_digest: str | None = Field(max_length=64)  # of the body that came with the key
     replayed: bool  # the key has come again
@@ -196,6 +255,30 @@ Description = Annotated[
     AfterValidator(_refuse_controls),
     Documented(description="Tabs and line breaks are kept, other control characters refused."),
 ]
+DueDate = Annotated[
+    str,
+    AfterValidator(_require_due_date),
+    Documented(
+        description="A day, `2026-01-31`, or a day with a time, `2026-01-31T17:00`, on the user's "
+        "own wall clock: without a time zone or an offset.",
+        json_schema_extra={"pattern": DUE_DATE, "maxLength": DUE_DATE_MAX_CHARS},
+    ),
+]
+Tag = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=TAG_MAX_CHARS),
+    Storable,
+    AfterValidator(_refuse_illegible),
+]
+Tags = Annotated[
+    list[Tag],
+    Documented(
+        max_length=TAGS_MAX,
+        description="In your order. Of tags that differ only in case or in how accents are "
+        "encoded, the first is kept.",
+    ),
+    AfterValidator(_without_repetition),
+]
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -209,7 +292,13 @@ def _drop_default(schema: JsonDict) -> None:
 class TaskCreate(BaseModel):
     """A new task. Other fields are ignored."""
 
-    model_config = _example(title="Buy milk", description="Two liters, whole")
+    model_config = _example(
+        title="Buy milk",
+        description="Two liters, whole",
+        due_date="2026-01-31T17:00",
+        priority="high",
+        tags=["shopping"],
+    )
 
     title: Title
     description: Description | None = None
@@ -219,6 +308,13 @@ class TaskCreate(BaseModel):
         description="`pending` unless you say otherwise.",
         json_schema_extra=_drop_default,
     )
+    due_date: DueDate | None = None
+    priority: Priority = Documented(
+        Priority.MEDIUM,
+        description="`medium` unless you say otherwise.",
+        json_schema_extra=_drop_default,
+    )
+    tags: Tags = Documented([], json_schema_extra=_drop_default)
 
 
 # A TypedDict, since a model cannot tell an absent `title` from one that is null.
@@ -229,6 +325,9 @@ class TaskUpdate(TypedDict, total=False):
     title: Title
     description: Description | None
     status: TaskStatus
+    due_date: DueDate | None
+    priority: Priority
+    tags: Tags
 
 
 def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,6 +336,8 @@ def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("title", "description"):
         if name in fields:
             columns[f"{name}_folded"] = None if fields[name] is None else folded(fields[name])
+    if "tags" in fields:
+        columns["tags_folded"] = folded_tags(fields["tags"] or [])
     return columns
 
 
@@ -253,6 +354,9 @@ class TaskPublic(BaseModel):
         title="Buy milk",
         description="Two liters, whole",
         status="pending",
+        due_date="2026-01-31T17:00",
+        priority="high",
+        tags=["shopping"],
         user_id="ann",
         created_at="2026-01-31T12:00:00.000000Z",
         updated_at="2026-01-31T12:00:00.000000Z",
@@ -262,6 +366,11 @@ class TaskPublic(BaseModel):
     title: str
     description: str | None
     status: TaskStatus
+    due_date: Annotated[
+        str | None, Documented(description="A day, or a day with a time; no time zone.")
+    ]
+    priority: Priority
+    tags: list[str]
     user_id: Annotated[str, Documented(description="The owner.")]
     created_at: Annotated[datetime, Documented(description="RFC 3339, UTC.")]
     updated_at: Annotated[datetime, Documented(description="When a field last changed.")]

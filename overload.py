@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from time import monotonic
 from typing import TypeVar
@@ -83,12 +84,15 @@ class Places:
 
         """
         share = self._share_of(user_id)
-        must_wait = share.locked() or self._free.locked()
+        waiting: AbstractAsyncContextManager[asyncio.Timeout | None] = nullcontext()
+        if share.locked() or self._free.locked():
+            waiting = asyncio.timeout(QUEUE_SECONDS)
         try:
-            async with asyncio.timeout(QUEUE_SECONDS if must_wait else None) as queue, share:
+            async with waiting as queue, share:
                 with self.line:
                     async with self._free:
-                        queue.reschedule(None)
+                        if queue is not None:
+                            queue.reschedule(None)
                         return await work()
         except TimeoutError as error:
             raise PoolTimeoutError("No connection became free in time") from error

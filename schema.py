@@ -76,7 +76,9 @@ class Schema:
         self._engine = engine
         self._auto_migrate = auto_migrate
         self._alembic = Config(toml_file=ROOT / "pyproject.toml", attributes={"engine": engine})
-        self._head = ScriptDirectory.from_config(self._alembic).get_current_head()
+        scripts = ScriptDirectory.from_config(self._alembic)
+        self._head = scripts.get_current_head()
+        self._earlier = {script.revision for script in scripts.walk_revisions()} - {self._head}
         self._lock = threading.Lock()
         self.is_current = False
 
@@ -97,6 +99,8 @@ class Schema:
     def require_current(self) -> None:
         """Compare the schema with this program's, and bring it up to date if that is allowed.
 
+        The schema of a newer program will do if it has all that this one needs.
+
         This runs at start and, until it has succeeded, before each request, so that the program may
         start before its database does. It also makes the engine's first connection: two handlers
         that did so in greenlets of one thread would wait for each other forever, on the lock that
@@ -115,7 +119,7 @@ class Schema:
         if not self._lock.acquire(blocking=False):
             raise SchemaNotCurrentError("The schema is being brought up to date")
         try:
-            if self._auto_migrate and self._revision() != self._head:
+            if self._auto_migrate and self._revision() in {None, *self._earlier}:
                 with _explained():
                     command.upgrade(self._alembic, "head")
             self._require_head()
@@ -132,11 +136,13 @@ class Schema:
                 f"This program has no tables here yet ({VERSION_TABLE}, task): "
                 "run `uv run alembic upgrade head`, which leaves tables of other programs alone"
             )
-        if revision != self._head:
+        if revision in self._earlier:
             raise SchemaNotCurrentError(
                 f"The schema is at revision {revision}, this program's is {self._head}: "
                 "run `uv run alembic upgrade head`"
             )
+        # An unknown revision is a newer program's. During its release, this one goes on for as long
+        # as the schema has what it needs.
         with self._connection() as connection:
             missing = sorted(NEEDED - found_in(connection))
         if missing:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Row,
@@ -33,11 +34,23 @@ from sqlalchemy import insert as insert_rows
 
 # SQLite writes ON CONFLICT as PostgreSQL does, and accepts PostgreSQL's construct.
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Delete, ReturningDelete, ReturningUpdate
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from models import TASKS, TaskPublic, TaskStatus, TaskUpdate, columns_of, folded
+from models import (
+    TAG_SEPARATOR,
+    TASKS,
+    Priority,
+    TaskPublic,
+    TaskStatus,
+    TaskUpdate,
+    columns_of,
+    folded,
+)
 
 # The columns of a response, and the version for its ETag.
 TASK_FIELDS = tuple(TaskPublic.model_fields)
@@ -191,41 +204,103 @@ class Sort(StrEnum):
     UPDATED_AT_DOWN = "-updated_at"
     TITLE = "title"
     TITLE_DOWN = "-title"
+    DUE_DATE = "due_date"
+    DUE_DATE_DOWN = "-due_date"
+    PRIORITY = "priority"
+    PRIORITY_DOWN = "-priority"
 
     @property
-    def column(self) -> Column[Any]:
-        """The column that tasks are ordered by; ties are broken by id."""
-        name = self.removeprefix("-")
-        return TASKS.c.title_folded if name == "title" else TASKS.c[name]
+    def key(self) -> ColumnElement[Any]:
+        """What tasks are ordered by; ties are broken by id."""
+        return SORT_KEYS[self]
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the key is a time, which is a field of the task."""
+        return self.removeprefix("-") in {"created_at", "updated_at"}
 
 
-# There are as many statements as kinds of pages; each is built once.
-@cache
-def page(  # noqa: PLR0913  # each is one part of the statement
-    sort: Sort,
-    *,
-    backward: bool,
-    at_cursor: bool,
-    by_status: bool,
-    searching: bool,
-    counting: bool,
+_RANKS = {priority: rank for rank, priority in enumerate(Priority, 1)}
+_RANK = case(_RANKS, value=TASKS.c.priority)
+# Each stands for a task without a due date, which comes last in both directions.
+_AFTER_ALL_DATES, _BEFORE_ALL_DATES = "~", ""
+
+SORT_KEYS: dict[Sort, ColumnElement[Any]] = {
+    Sort.CREATED_AT: TASKS.c.created_at,
+    Sort.CREATED_AT_DOWN: TASKS.c.created_at,
+    Sort.UPDATED_AT: TASKS.c.updated_at,
+    Sort.UPDATED_AT_DOWN: TASKS.c.updated_at,
+    Sort.TITLE: TASKS.c.title_folded,
+    Sort.TITLE_DOWN: TASKS.c.title_folded,
+    Sort.DUE_DATE: func.coalesce(TASKS.c.due_date, _AFTER_ALL_DATES),
+    Sort.DUE_DATE_DOWN: func.coalesce(TASKS.c.due_date, _BEFORE_ALL_DATES),
+    Sort.PRIORITY: _RANK,
+    Sort.PRIORITY_DOWN: _RANK,
+}
+
+
+class json_words(FunctionElement[str]):  # noqa: N801  # it is called as functions of `func` are
+    """A row for each string in a JSON array, in the column `value`."""
+
+    name = "json_words"
+    inherit_cache = True
+
+
+@compiles(json_words, "sqlite")
+def _(element: json_words, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(json_words, "postgresql")
+def _(element: json_words, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
+    return f"jsonb_array_elements_text({compiler.process(element.clauses, **options)})"
+
+
+def _like_one_of(column: Column[Any], patterns: BindParameter[Any]) -> ColumnElement[bool]:
+    pattern = json_words(patterns).table_valued("value").c.value
+    return exists(select(pattern).where(column.like(pattern, escape="/")))
+
+
+_PATTERN = bindparam("q", type_=Text)
+
+# The conditions of the list. Each takes the parameter of its own name, but for `due`.
+FILTERS: dict[str, ColumnElement[bool]] = {
+    "status": TASKS.c.status.in_(bindparam("status", expanding=True)),
+    "priority": TASKS.c.priority.in_(bindparam("priority", expanding=True)),
+    "tag": _like_one_of(TASKS.c.tags_folded, bindparam("tag", type_=TASKS.c.tags.type)),
+    "due_before": TASKS.c.due_date < bindparam("due_before"),
+    "due_after": TASKS.c.due_date > bindparam("due_after"),
+    "due": TASKS.c.due_date.is_(None),
+    "q": or_(
+        TASKS.c.title_folded.like(_PATTERN, escape="/"),
+        TASKS.c.description_folded.like(_PATTERN, escape="/"),
+        TASKS.c.tags_folded.like(_PATTERN, escape="/"),
+    ),
+}
+# There are as many statements as kinds of pages; each is built once, as long as it is in use.
+PAGES_KEPT_MAX = 1000
+
+
+@lru_cache(PAGES_KEPT_MAX)
+def page(
+    sort: Sort, filters: frozenset[str], *, backward: bool, at_cursor: bool, counting: bool
 ) -> Rows:
     """Read a page of the list in the order of `sort`, or `backward` in the reverse order.
 
     Parameters: owner, limit, offset; with `at_cursor` value and id, where the page begins; those of
-    `count_matching`. With `counting`, each row has the `total` of matching tasks.
+    the FILTERS. A row has more than a task: unless the order is by time, the `key` of its place;
+    with `counting`, the `total` of matching tasks.
     """
-    order, descending = (sort.column, TASKS.c.id), sort.startswith("-") != backward
-    matching = _matching(by_status=by_status, searching=searching)
+    order, descending = (sort.key, TASKS.c.id), sort.startswith("-") != backward
     more: list[ColumnElement[Any]] = []
-    if sort.column is TASKS.c.title_folded:
-        more.append(sort.column)
+    if not sort.by_time:
+        more.append(sort.key.label("key"))
     if counting:
-        total = count_matching(by_status=by_status, searching=searching)
+        total = count_matching(filters)
         more.append(total.correlate(None).scalar_subquery().label("total"))
-    tasks = select_tasks(*more).where(owned(*matching))
+    tasks = select_tasks(*more).where(owned(*_matching(filters)))
     if at_cursor:
-        cursor = tuple_(bindparam("value", type_=sort.column.type), bindparam("id"))
+        cursor = tuple_(bindparam("value", type_=sort.key.type), bindparam("id"))
         tasks = tasks.where(tuple_(*order) < cursor if descending else tuple_(*order) > cursor)
     return (
         tasks.order_by(*(column.desc() if descending else column.asc() for column in order))
@@ -234,14 +309,14 @@ def page(  # noqa: PLR0913  # each is one part of the statement
     )
 
 
-@cache
-def count_matching(*, by_status: bool, searching: bool) -> SelectOfScalar[int]:
-    """Count the tasks of all pages.
+@lru_cache(PAGES_KEPT_MAX)
+def count_matching(filters: frozenset[str]) -> SelectOfScalar[int]:
+    """Count the tasks of all pages. Parameters: owner, and those of the FILTERS."""
+    return select(func.count()).select_from(TASKS).where(owned(*_matching(filters)))
 
-    Parameters: owner, status (a list), pattern (from `containing`).
-    """
-    matching = _matching(by_status=by_status, searching=searching)
-    return select(func.count()).select_from(TASKS).where(owned(*matching))
+
+def _matching(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
+    return (condition for name, condition in FILTERS.items() if name in filters)
 
 
 def containing(words: str) -> str:
@@ -249,15 +324,30 @@ def containing(words: str) -> str:
     return "%" + re.sub(r"([%_/])", r"/\1", folded(words)) + "%"
 
 
-def _matching(*, by_status: bool, searching: bool) -> Iterator[ColumnElement[bool]]:
-    if by_status:
-        yield TASKS.c.status.in_(bindparam("status", expanding=True))
-    if searching:
-        pattern = bindparam("pattern", type_=Text)
-        yield or_(
-            TASKS.c.title_folded.like(pattern, escape="/"),
-            TASKS.c.description_folded.like(pattern, escape="/"),
-        )
+def tagged(tag: str) -> str:
+    """Return the pattern that finds a tag."""
+    return containing(f"{TAG_SEPARATOR}{tag}{TAG_SEPARATOR}")
+
+
+TAGS_LISTED_MAX = 1000
+
+
+def _tags() -> Rows:
+    tag = json_words(TASKS.c.tags).table_valued("value", joins_implicitly=True).c.value
+    tasks = func.count()
+    rows = cast("Rows", Select(tag.label("tag"), tasks.label("tasks")))
+    return (
+        rows.select_from(TASKS)
+        .where(owned())
+        .group_by(tag)
+        .order_by(tasks.desc())
+        .limit(TAGS_LISTED_MAX)
+    )
+
+
+# Parameters: owner. The tags as they are written, each with how many tasks have it so, the most
+# used first.
+TAGS = _tags()
 
 
 # Oldest first, so that an import of an export keeps the order.

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request
@@ -25,7 +25,20 @@ from sqlalchemy import Row
 from sqlmodel.sql.expression import SelectOfScalar
 
 import statements
-from models import BIGINT_MAX, INT32, INT64, TITLE_MAX_CHARS, Digits, Storable, TaskStatus, User
+from models import (
+    BIGINT_MAX,
+    INT32,
+    INT64,
+    TAGS_MAX,
+    TITLE_MAX_CHARS,
+    Digits,
+    DueDate,
+    Priority,
+    Storable,
+    Tag,
+    TaskStatus,
+    User,
+)
 from statements import TASK_FIELDS, Rows, Sort
 
 LIMIT_MAX = 100
@@ -41,22 +54,25 @@ class Cursor:
 
     sort: Sort
     backward: bool
-    # A folded title, or microseconds since 1970: the years 828 to 6536.
+    # A folded title, a due date, a rank, or microseconds since 1970: the years 828 to 6536.
     value: Annotated[str, Storable] | Annotated[int, Field(ge=-(2**55), le=2**57)]
     id: Annotated[int, Field(ge=0, le=BIGINT_MAX)]
 
     @classmethod
     def of(cls, row: Row[Any], sort: Sort, *, backward: bool) -> "Cursor":
         """Give the place of the row."""
-        value = getattr(row, sort.column.name)
-        if isinstance(value, datetime):
-            value = (value - EPOCH) // MICROSECOND
+        if sort.by_time:
+            value = (getattr(row, sort.removeprefix("-")) - EPOCH) // MICROSECOND
+        else:
+            value = row.key
         return cls(sort, backward, value, row.id)
 
     @property
-    def column_value(self) -> str | datetime:
-        """What the task has in the column that the list is ordered by."""
-        return self.value if isinstance(self.value, str) else EPOCH + self.value * MICROSECOND
+    def key(self) -> str | int | datetime:
+        """What the task has as the key of the order."""
+        if self.sort.by_time:
+            return EPOCH + int(self.value) * MICROSECOND
+        return self.value
 
     def encode(self) -> str:
         """Write it as callers see it: opaque, and fit for a URL."""
@@ -78,8 +94,25 @@ class Page(BaseModel):
     """The part of the list that a request asks for."""
 
     status: list[TaskStatus] = Field([], description="Only these; repeatable.")
+    priority: list[Priority] = Field([], description="Only these; repeatable.")
+    tag: list[Tag] = Field(
+        [],
+        description="Only tasks with one of these tags, in any case; repeatable.",
+        max_length=TAGS_MAX,
+    )
+    due_before: DueDate | None = Field(
+        None,
+        description="Only tasks that are due before this. A day comes before its hours.",
+        json_schema_extra={"example": "2026-02-01"},
+    )
+    due_after: DueDate | None = Field(
+        None,
+        description="Only tasks that are due after this. A day comes before its hours.",
+        json_schema_extra={"example": "2026-01-31T23:59"},
+    )
+    due: Literal["none"] | None = Field(None, description="`none`: only tasks without a due date.")
     q: Annotated[str, Field(max_length=TITLE_MAX_CHARS), Storable] = Field(
-        "", description="Only tasks with this in the title or the description, in any case."
+        "", description="Only tasks with this in the title, the description or a tag, in any case."
     )
     sort: Sort = Sort.CREATED_AT_DOWN
     limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
@@ -96,10 +129,15 @@ class Page(BaseModel):
     def _require_its_order(cls, cursor: Cursor | None, info: ValidationInfo) -> Cursor | None:
         if cursor is not None and "sort" in info.data:
             sort: Sort = info.data["sort"]
-            is_title = sort.column.name == "title_folded"
-            if cursor.sort != sort or isinstance(cursor.value, str) != is_title:
+            is_text = sort.key.type.python_type is str
+            if cursor.sort != sort or isinstance(cursor.value, str) != is_text:
                 raise ValueError("is of another sort")
         return cursor
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """The names of the filters that it has."""
+        return frozenset(name for name in statements.FILTERS if getattr(self, name))
 
     @property
     def is_first(self) -> bool:
@@ -115,16 +153,15 @@ class Page(BaseModel):
         """Read the page, and one task more, which tells whether it is the last."""
         return statements.page(
             self.sort,
+            self.filters,
             backward=self.backward,
             at_cursor=self.cursor is not None,
-            by_status=bool(self.status),
-            searching=bool(self.q),
             counting=self.total,
         )
 
     def total_statement(self) -> SelectOfScalar[int]:
         """Count the tasks of all pages."""
-        return statements.count_matching(by_status=bool(self.status), searching=bool(self.q))
+        return statements.count_matching(self.filters)
 
     def parameters(self, user: User) -> dict[str, object]:
         """Give the values for both."""
@@ -133,12 +170,13 @@ class Page(BaseModel):
             "limit": self.limit + 1,
             "offset": self.offset,
         }
-        if self.status:
-            values["status"] = self.status
+        values |= {name: getattr(self, name) for name in self.filters - {"due", "q", "tag"}}
         if self.q:
-            values["pattern"] = statements.containing(self.q)
+            values["q"] = statements.containing(self.q)
+        if self.tag:
+            values["tag"] = [statements.tagged(tag) for tag in self.tag]
         if self.cursor is not None:
-            values |= {"value": self.cursor.column_value, "id": self.cursor.id}
+            values |= {"value": self.cursor.key, "id": self.cursor.id}
         return values
 
     def rows(self, read: Sequence[Row[Any]]) -> Sequence[Row[Any]]:

@@ -133,7 +133,7 @@ def create_task(
     limit: int = request.app.state.settings.tasks_per_user
     body = KeyedBody()
     if idempotency_key:
-        body = KeyedBody(idempotency_key, sha256(task.model_dump_json().encode()).hexdigest())
+        body = KeyedBody(idempotency_key, digest_of(task))
     row = insert_task(new_columns(task, datetime.now(UTC)), body, user, session, limit)
     location = {"Location": f"{path_of(request)}/{row.id}"}
     if row.replayed:
@@ -250,6 +250,19 @@ class KeyedBody(NamedTuple):
 
     key: IdempotencyKey | None = None
     digest: str | None = None
+
+
+def digest_of(task: TaskCreate) -> str:
+    """Return the digest of a task that came with a key.
+
+    Fields that the first versions did not have count only if they are not the default, so that a
+    request that is repeated during a release has the same digest in both versions.
+    """
+    later = ("due_date", "priority", "tags")
+    defaults = {
+        name for name in later if getattr(task, name) == TaskCreate.model_fields[name].default
+    }
+    return sha256(task.model_dump_json(exclude=defaults).encode()).hexdigest()
 
 
 def insert_task(

@@ -56,6 +56,7 @@ DOCUMENTED = {
     "delete_task": {"204", "404", "412"},
     "export_tasks": {"200"},
     "import_tasks": {"200", "201", "408", "409", "413"},
+    "list_tags": {"200"},
     "read_me": {"200"},
     "delete_me": {"204"},
 }

@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md works: a field is added to a copy of the code as it says."""
+"""The examples of CONTRIBUTING.md work: a copy of the code gets a field and an operation."""
 
 import re
 import subprocess
@@ -12,12 +12,12 @@ from settings import ROOT
 from tests.actors import SECRET, bearer
 from tests.e2e.server import Server
 
-_, _, EXAMPLE = (ROOT / "CONTRIBUTING.md").read_text().partition("## To add a field\n")
-DIFF = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)[0]
+_, _, EXAMPLE = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a field\n")
+FIELD, OPERATION = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)
 COMMANDS = re.findall(r"```bash\n(.*?)```", EXAMPLE, re.DOTALL)[0].splitlines()
 
 
-def test_a_field_is_added_as_the_example_says(
+def test_a_field_and_an_operation_are_added_as_the_examples_say(
     checkout: Path,
     run: Callable[..., subprocess.CompletedProcess[str]],
     start: Callable[..., Server],
@@ -31,10 +31,11 @@ def test_a_field_is_added_as_the_example_says(
         }
         for url in (sqlite_url, postgresql_url)
     )
-    (checkout / "example.diff").write_text(DIFF)
+    (checkout / "field.diff").write_text(FIELD)
+    (checkout / "operation.diff").write_text(OPERATION)
 
     for command, settings in (
-        ("git apply --verbose example.diff", on_sqlite),
+        ("git apply --verbose field.diff operation.diff", on_sqlite),
         *((command, on_sqlite) for command in COMMANDS),
         *((command, on_postgresql) for command in COMMANDS if "alembic" in command),
         ("ruff check", on_sqlite),
@@ -44,11 +45,13 @@ def test_a_field_is_added_as_the_example_says(
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     for settings in (on_sqlite, on_postgresql):
-        _assert_the_field_works(start("python", "main.py", "--port", "{port}", **settings))
-    assert "due_on:" in (checkout / "docs/contracts/openapi.yaml").read_text()
+        _assert_both_work(start("python", "main.py", "--port", "{port}", **settings))
+    contract = (checkout / "docs/contracts/openapi.yaml").read_text()
+    assert "due_on:" in contract
+    assert "/api/me/statistics:" in contract
 
 
-def _assert_the_field_works(server: Server) -> None:
+def _assert_both_work(server: Server) -> None:
     server.wait("/ready")
     with httpx2.Client(base_url=server.url, headers=bearer("ann")) as ann:
         created = ann.post("/api/tasks", json={"title": "x", "due_on": "2026-02-01"})
@@ -57,6 +60,7 @@ def _assert_the_field_works(server: Server) -> None:
         refused = ann.put(task, json={"due_on": "some day"})
         kept = ann.get(task)
         cleared = ann.patch(task, json={"due_on": None})
+        counted = ann.get("/api/me/statistics")
 
     answers = (created, moved, kept, cleared)
     assert [answer.json()["due_on"] for answer in answers] == [
@@ -66,3 +70,4 @@ def _assert_the_field_works(server: Server) -> None:
         None,
     ]
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "due_on")
+    assert counted.json() == {"pending": 1}

@@ -1,4 +1,4 @@
-"""The README's first session works as pasted, in a fresh checkout."""
+"""The README's session with curl works as pasted, in a fresh checkout."""
 
 import re
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 from settings import ROOT
 from tests.e2e.server import free_port
 
-SESSION = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+_, _, SECTION = (ROOT / "README.md").read_text().partition("## Try it with curl\n")
+SESSION = re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)[0]
 
 
 def test_the_session_works_as_pasted(checkout: Path, environment: dict[str, str]) -> None:

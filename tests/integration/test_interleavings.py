@@ -14,6 +14,14 @@ NOT_FOUND = b'{"detail":"Task not found","status_code":404}'
 FORBIDDEN = b'{"detail":"The path names another user than the token","status_code":403}'
 STATUSES = ["pending", "in_progress", "completed"]
 
+NEW = {
+    "description": None,
+    "status": "pending",
+    "due_date": None,
+    "priority": "medium",
+    "tags": [],
+}
+
 _runs = count()
 
 _fields: dict[str, st.SearchStrategy[Any]] = {
@@ -22,6 +30,9 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
     ).map(lambda text: f"t{text}t"),
     "description": st.none() | st.sampled_from(["", "d", "D"]),
     "status": st.sampled_from(STATUSES),
+    "due_date": st.none() | st.sampled_from(["2026-01-31", "2026-01-31T17:00"]),
+    "priority": st.sampled_from(["low", "medium", "high"]),
+    "tags": st.lists(st.sampled_from(["a", "ä", "B"]), unique=True),
 }
 _changes = st.fixed_dictionaries({}, optional=_fields)
 _users = st.integers(0, 2)
@@ -98,7 +109,7 @@ def _do(
     elif action == "POST":
         task = response.json()
         assert task["id"] not in model.tasks
-        assert task == {"description": None, "status": "pending"} | (body or {}) | {
+        assert task == NEW | (body or {}) | {
             name: task[name] for name in ("id", "created_at", "updated_at")
         } | {"user_id": user}
         model.tasks[task["id"]] = task

@@ -161,18 +161,36 @@ def test_with_auto_migrate_off_an_older_schema_is_named(
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
 
-    assert "The schema is at revision todo_0002, this program's is todo_0003" in caplog.text
+    assert "The schema is at revision todo_0002, this program's is todo_0004" in caplog.text
 
 
-def test_the_schema_of_a_newer_program_is_left_alone(
-    empty_database_url: URL, database: Database, alembic: Config
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ("ALTER TABLE task ADD COLUMN color VARCHAR(9) NOT NULL DEFAULT 'none'", 200),
+        ("ALTER TABLE task DROP COLUMN replayed", 503),
+    ],
+)
+def test_the_schema_of_a_newer_program_will_do_if_it_has_what_is_needed(
+    empty_database_url: URL, database: Database, alembic: Config, change: str, status: int
 ) -> None:
-    command.upgrade(alembic, "head")
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql("UPDATE todo_backend_version SET version_num = 'newer'")
+    app = create_app(settings_for(empty_database_url))
+    with TestClient(app, headers=bearer("ann")) as running:
+        command.upgrade(alembic, "head")
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql(change)
+            connection.exec_driver_sql("UPDATE todo_backend_version SET version_num = 'newer'")
 
-    with TestClient(create_app(settings_for(empty_database_url))) as client:
-        assert client.get("/ready").status_code == 503
+        assert running.get("/ready").status_code == status
+    app = create_app(settings_for(empty_database_url))
+    with TestClient(app, headers=bearer("ann")) as started:
+        assert started.get("/ready").status_code == status
+        created = started.post("/api/tasks", json={"title": "x"})
+
+    assert created.status_code == {200: 201, 503: 503}[status]
+    with database.engine.connect() as connection:
+        version = connection.exec_driver_sql("SELECT * FROM todo_backend_version").scalar_one()
+    assert version == "newer"
 
 
 def test_only_one_thread_at_a_time_brings_the_schema_up_to_date(

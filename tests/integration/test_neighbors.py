@@ -199,7 +199,7 @@ def test_an_earlier_version_is_taken_over_with_its_tasks(
 
     assert found == ["İstanbul"]
     assert _rows(engine, shown) == before
-    assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0003",)]
+    assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0004",)]
     # Copies of the earlier version, which may still run, read this.
     assert _rows(engine, "SELECT * FROM alembic_version") == [(revision,)]
 
@@ -247,7 +247,7 @@ def test_what_the_statements_need_and_somebody_removed_is_named(
         assert started.get("/api/tasks").status_code == 503
     of_ready, _, of_start = reasons()
     assert of_ready == of_start
-    assert "The schema is at revision todo_0003, but lacks " in of_ready
+    assert "The schema is at revision todo_0004, but lacks " in of_ready
     assert missing in of_ready
 
 

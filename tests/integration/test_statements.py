@@ -16,22 +16,34 @@ from tests.wire import wire_to
 
 Traced = tuple[FastAPI, list[str]]
 
-# Sent in one message with the statement: its isolation level, and how long it may take.
-SETTINGS = re.compile(
-    r"SET LOCAL transaction_isolation = 'read committed'; "
-    r"SET LOCAL statement_timeout = '[0-3]\.[0-9]{3}s'; "
-)
+# Sent in one message with the statement: the isolation of a write, and how long it may take.
+READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
+SETTINGS = re.compile(rf"({READ_COMMITTED})?SET LOCAL statement_timeout = '[0-3]\.[0-9]{{3}}s'; ")
 
 OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("POST", "", {"json": {"title": "x"}}, "INSERT", "user_id"),
     ("GET", "", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("GET", "?status=pending&limit=3", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("GET", "?q=x&sort=-title&total=false&offset=1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
+    (
+        "GET",
+        "?tag=a&tag=b&priority=high&due_before=2026-02-01&sort=-due_date",
+        {},
+        "SELECT",
+        "WHERE task.user_id = 'ann'",
+    ),
     ("PATCH", "?id=1", {"json": {"title": "y"}}, "UPDATE", "user_id = 'ann'"),
     ("DELETE", "?status=pending", {}, "DELETE", "WHERE task.user_id = 'ann'"),
     ("GET", "/export", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("GET", "/1", {}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("PUT", "/1", {"json": {"title": "y", "status": "pending"}}, "UPDATE", "user_id = 'ann'"),
+    (
+        "PUT",
+        "/1",
+        {"json": {"due_date": "2026-02-01", "priority": "high", "tags": ["a"]}},
+        "UPDATE",
+        "user_id = 'ann'",
+    ),
     ("PATCH", "/1", {"json": {"description": None}}, "UPDATE", "user_id = 'ann'"),
     ("PATCH", "/1", {"json": {}}, "SELECT", "WHERE task.user_id = 'ann'"),
     ("PATCH", "/1/complete", {}, "UPDATE", "user_id = 'ann'"),
@@ -82,8 +94,22 @@ def test_an_operation_is_one_statement_that_names_the_owner(
     assert response.is_success
     (statement,) = statements
     assert bool(SETTINGS.match(statement)) == (kind == "postgresql")
+    assert (READ_COMMITTED in statement) == (kind == "postgresql" and verb != "SELECT")
     assert SETTINGS.sub("", statement).startswith(verb)
     assert owner in statement
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_tags_of_all_tasks_are_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
+    app, statements = request.getfixturevalue(f"traced_{kind}")
+    with TestClient(app, headers=bearer("ann")) as ann:
+        ann.post("/api/tasks", json={"title": "x", "tags": ["a", "b"]})
+        statements.clear()
+
+        assert len(ann.get("/api/tags").json()) == 2
+
+    (statement,) = statements
+    assert "WHERE task.user_id = 'ann'" in statement
 
 
 def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:

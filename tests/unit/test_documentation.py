@@ -56,9 +56,22 @@ def test_every_operation_is_in_the_readme() -> None:
     assert rows == {name for name in operations if "/ann/" not in name}
 
 
+def test_the_figure_of_the_readme_is_measured() -> None:
+    _, _, measured = (ROOT / "docs/performance.md").read_text().partition("<!-- ratios -->\n")
+    table = measured.partition("\n\n")[0].splitlines()
+    header, _, *rows = (line.split("|")[1:-1] for line in table)
+    columns = [number for number, name in enumerate(header) if "CPU, usual : ours" in name]
+    lowest = min(float(row[column]) for row in rows for column in columns)
+
+    claimed = re.findall(r"at\s+least (\d+) times the server CPU for every operation", README)
+
+    assert columns
+    assert claimed == [str(int(lowest))]
+
+
 def test_what_it_withstands_names_tests_that_exist() -> None:
     section = README.partition("## What it withstands\n")[2].partition("\n## ")[0]
-    promises = [line for line in section.splitlines() if line.startswith("- ")]
+    _, *promises = re.split(r"^- ", section, flags=re.MULTILINE)
     named = [re.findall(r"`(test_\w+\.py)`", promise) for promise in promises]
 
     assert all(named)
