@@ -47,27 +47,27 @@ def test_a_field_and_an_operation_are_added_as_the_examples_say(
     for settings in (on_sqlite, on_postgresql):
         _assert_both_work(start("python", "main.py", "--port", "{port}", **settings))
     contract = (checkout / "docs/contracts/openapi.yaml").read_text()
-    assert "due_on:" in contract
+    assert "remind_on:" in contract
     assert "/api/me/statistics:" in contract
 
 
 def _assert_both_work(server: Server) -> None:
     server.wait("/ready")
     with httpx2.Client(base_url=server.url, headers=bearer("ann")) as ann:
-        created = ann.post("/api/tasks", json={"title": "x", "due_on": "2026-02-01"})
+        created = ann.post("/api/tasks", json={"title": "x", "remind_on": "2026-02-01"})
         task = created.headers["Location"]
-        moved = ann.put(task, json={"due_on": "2026-03-01"})
-        refused = ann.put(task, json={"due_on": "some day"})
+        moved = ann.put(task, json={"remind_on": "2026-03-01"})
+        refused = ann.put(task, json={"remind_on": "some day"})
         kept = ann.get(task)
-        cleared = ann.patch(task, json={"due_on": None})
+        cleared = ann.patch(task, json={"remind_on": None})
         counted = ann.get("/api/me/statistics")
 
     answers = (created, moved, kept, cleared)
-    assert [answer.json()["due_on"] for answer in answers] == [
+    assert [answer.json()["remind_on"] for answer in answers] == [
         "2026-02-01",
         "2026-03-01",
         "2026-03-01",
         None,
     ]
-    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "due_on")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "remind_on")
     assert counted.json() == {"pending": 1}

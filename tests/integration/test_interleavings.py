@@ -14,7 +14,7 @@ NOT_FOUND = b'{"detail":"Task not found","status_code":404}'
 FORBIDDEN = b'{"detail":"The path names another user than the token","status_code":403}'
 STATUSES = ["pending", "in_progress", "completed"]
 
-NEW = {
+NEW: dict[str, object] = {
     "description": None,
     "status": "pending",
     "due_date": None,

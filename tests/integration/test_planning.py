@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 PLAN = {"due_date": "2026-01-31T17:00", "priority": "high", "tags": ["Work", "Straße"]}
-NO_PLAN = {"due_date": None, "priority": "medium", "tags": []}
+NO_PLAN: dict[str, object] = {"due_date": None, "priority": "medium", "tags": []}
 
 
 def _plan(task: dict[str, Any]) -> dict[str, Any]:
