@@ -14,9 +14,14 @@ type Schemas = components["schemas"];
 export type Task = Schemas["TaskPublic"];
 export type TaskStatus = Schemas["TaskStatus"];
 export type TaskUpdate = Schemas["TaskUpdate"];
+export type NewTask = Schemas["TaskCreate"];
+export type Priority = Task["priority"];
 
 export type TaskQuery = NonNullable<paths["/api/tasks"]["get"]["parameters"]["query"]>;
 export type Sort = Schemas["Sort"];
+/** A tag, and the number of tasks that have it. */
+export type TagCount =
+  paths["/api/tags"]["get"]["responses"]["200"]["content"]["application/json"][number];
 
 /** A part of the list. */
 export interface TaskPage {
@@ -73,10 +78,15 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return { tasks: data, total, next: nextCursorOf(headers) };
     },
 
+    /** Returns the user's tags, to suggest them. */
+    async tags(): Promise<TagCount[]> {
+      return (await answerOf(client.GET("/api/tags"))).data;
+    },
+
     /** Sent again with the same key, it creates no second task. */
-    async create(title: string, key: string): Promise<Task> {
+    async create(task: NewTask, key: string): Promise<Task> {
       const header = { "idempotency-key": key };
-      const call = client.POST("/api/tasks", { params: { header }, body: { title } });
+      const call = client.POST("/api/tasks", { params: { header }, body: task });
       return (await answerOf(call)).data;
     },
 
@@ -97,8 +107,15 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return (await answerOf(client.PATCH(`${TASK}/complete`, { params }))).data;
     },
 
+    /** The browser completes the request even if the user leaves the page. */
     async remove(task: Task): Promise<void> {
-      await answerOf(client.DELETE(TASK, { params: { path: pathOf(task) } }));
+      const params = { path: pathOf(task) };
+      await answerOf(client.DELETE(TASK, { params, keepalive: true }));
+    },
+
+    /** Renews the token if it expires soon, which is impossible while the user leaves the page. */
+    async renewToken(): Promise<void> {
+      await tokens();
     },
 
     /** Tells how many they were. */

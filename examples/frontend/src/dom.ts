@@ -43,3 +43,13 @@ export async function whileBusy(element: Element, action: () => Promise<unknown>
     element.ariaBusy = null;
   }
 }
+
+/** Draws the symbol of this id. */
+export function icon(symbol: string): SVGSVGElement {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `#${symbol}`);
+  svg.append(use);
+  return svg;
+}

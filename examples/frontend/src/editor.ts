@@ -1,10 +1,16 @@
 /** The editor that takes a row's place while its task is edited; its reset event is the cancel. */
 
-import type { Task, TaskUpdate } from "./api";
+import type { Priority, Task, TaskStatus, TaskUpdate } from "./api";
 import { find, instantiate } from "./dom";
+import { createDueField } from "./due";
+import { createTagField } from "./tags";
+
+/** A field of the editor, by its name. */
+export type EditorField = "title" | "date" | "priority";
 
 export interface Editor {
   element: HTMLFormElement;
+  focus(field: EditorField): void;
   /**
    * Asks whose words to take; what the user has not edited is theirs already.
    * Tells whether there is anything to ask.
@@ -12,23 +18,41 @@ export interface Editor {
   showConflict(theirs: Task): boolean;
 }
 
+const WHEN = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
 /** `save` is given only what was edited: the rest may have changed elsewhere meanwhile. */
 export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown): Editor {
   const element = instantiate("editor", HTMLFormElement);
-  const title = find(element, "input", HTMLInputElement);
+  const title = find(element, "[name=title]", HTMLInputElement);
   const description = find(element, "textarea", HTMLTextAreaElement);
+  const date = find(element, "[name=date]", HTMLInputElement);
+  const due = createDueField(date, find(element, "[name=time]", HTMLInputElement));
+  const priority = find(element, "[name=priority]", HTMLSelectElement);
+  const status = find(element, "[name=status]", HTMLSelectElement);
+  const tags = createTagField(find(element, "[data-part=tags]", HTMLElement));
+  const created = find(element, "time", HTMLTimeElement);
   let task = first;
 
-  function fill(words: TaskUpdate): void {
-    title.value = words.title ?? "";
-    description.value = words.description ?? "";
+  function fill(next: Task): void {
+    title.value = next.title;
+    description.value = next.description ?? "";
+    due.value = next.due_date;
+    priority.value = next.priority;
+    status.value = next.status;
+    tags.value = next.tags;
+    created.dateTime = next.created_at;
+    created.textContent = WHEN.format(new Date(next.created_at));
   }
 
-  function edited(): TaskUpdate {
+  function edited(): Partial<Task> {
     const described = description.value.trim() || null;
     return {
       ...(title.value.trim() !== task.title && { title: title.value }),
       ...(described !== task.description && { description: described }),
+      ...(due.value !== task.due_date && { due_date: due.value }),
+      ...(priority.value !== task.priority && { priority: priority.value as Priority }),
+      ...(status.value !== task.status && { status: status.value as TaskStatus }),
+      ...(String(tags.value) !== String(task.tags) && { tags: tags.value }),
     };
   }
 
@@ -57,5 +81,12 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
   }
 
   fill(task);
-  return { element, showConflict };
+  return {
+    element,
+    focus(field) {
+      if (field === "title") title.select();
+      else find(element, `[name=${field}]`, HTMLElement).focus();
+    },
+    showConflict,
+  };
 }

@@ -53,12 +53,11 @@ const actions: Actions = {
     }
   },
 
-  add: (title, key) =>
+  add: (draft, key) =>
     change("Could not add the task", async (here) => {
-      const task = await here.api.create(title, key);
+      const task = await here.api.create(draft, key);
       view.announce(`Added: ${task.title}`);
-      const { q, status = [task.status] } = here.query;
-      if (q || !status.includes(task.status)) here.query = view.showAll();
+      if (view.hides(task)) here.query = view.showAll();
     }),
 
   start: (task) =>
@@ -103,6 +102,9 @@ const actions: Actions = {
     return theirs ?? done;
   },
 
+  // If this fails, the deletion itself reports why.
+  prepareRemoval: () => void desk?.api.renewToken().catch(() => undefined),
+
   remove: (task) =>
     change("Could not delete the task", async ({ api }) => {
       await api.remove(task);
@@ -128,7 +130,7 @@ const actions: Actions = {
       await list(here, here.page);
     }),
 
-  retry: () => (desk ? attempt(LIST_FAILED, list) : start()),
+  retry: () => (desk ? attempt(LIST_FAILED, refresh) : start()),
 };
 
 const view = createView(actions);
@@ -173,7 +175,7 @@ function open(user: account.User): void {
   const query = view.showDesk(user);
   const listing = new AbortController();
   desk = { api, close, query, wanted: PAGE_SIZE, page: NOTHING, listing };
-  void attempt(LIST_FAILED, list);
+  void attempt(LIST_FAILED, refresh);
 }
 
 function leave(message = ""): void {
@@ -188,8 +190,17 @@ function leave(message = ""): void {
 async function change(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
   if (reconnection === undefined) view.hideError();
   const done = await attempt(failure, action);
-  if (reconnection === undefined) void attempt(LIST_FAILED, list);
+  if (reconnection === undefined) void attempt(LIST_FAILED, refresh);
   return done;
+}
+
+async function refresh(here: Desk): Promise<void> {
+  await Promise.all([list(here), listTags(here)]);
+}
+
+async function listTags(here: Desk): Promise<void> {
+  const tags = await here.api.tags();
+  if (here === desk) view.showTags(tags);
 }
 
 /** Shows the server's tasks, on from a page of them to as many as were asked for. */

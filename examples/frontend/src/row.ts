@@ -1,8 +1,9 @@
 /** One task in the list, and its editor in place. */
 
-import type { Task, TaskStatus, TaskUpdate, TaskVersion } from "./api";
-import { find, instantiate, onSecondPress } from "./dom";
-import { createEditor } from "./editor";
+import type { Priority, Task, TaskStatus, TaskUpdate, TaskVersion } from "./api";
+import { find, instantiate } from "./dom";
+import { showDue } from "./due";
+import { createEditor, type EditorField } from "./editor";
 
 const STATUS_NAMES: Record<TaskStatus, string> = {
   pending: "Pending",
@@ -10,12 +11,7 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
   completed: "Completed",
 };
 
-const WHEN = new Intl.DateTimeFormat(undefined, {
-  month: "short",
-  day: "numeric",
-  hour: "numeric",
-  minute: "2-digit",
-});
+const PRIORITY_NAMES: Record<Priority, string> = { high: "High", medium: "Medium", low: "Low" };
 
 /** What the user can do to a task; each tells whether it was done, or gives what is asked for. */
 export interface RowActions {
@@ -25,12 +21,20 @@ export interface RowActions {
   read(task: Task): Promise<TaskVersion | undefined>;
   /** Where the task is another version by now, it is not done, and that version is given. */
   save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
-  remove(task: Task): Promise<boolean>;
+  /** Can be undone for some seconds. */
+  remove(task: Task): void;
+  showTag(tag: string): void;
 }
 
 export interface Row {
   element: HTMLLIElement;
   show(task: Task): void;
+  /** Renders the row again: a task that was due today may be overdue by now. */
+  render(): void;
+  /** What the keyboard shortcuts do. */
+  edit(): void;
+  complete(): void;
+  remove(): void;
 }
 
 export function createRow(first: Task, actions: RowActions): Row {
@@ -42,7 +46,11 @@ export function createRow(first: Task, actions: RowActions): Row {
   const title = part("title", HTMLElement);
   const description = part("description", HTMLElement);
   const status = part("status", HTMLElement);
-  const created = part("created", HTMLTimeElement);
+  const due = part("due", HTMLElement);
+  const dueButton = part("due-button", HTMLButtonElement);
+  const priority = part("priority", HTMLElement);
+  const priorityButton = part("priority-button", HTMLButtonElement);
+  const tags = part("tags", HTMLElement);
   const start = part("start", HTMLButtonElement);
   const edit = part("edit", HTMLButtonElement);
   const remove = part("delete", HTMLButtonElement);
@@ -68,21 +76,36 @@ export function createRow(first: Task, actions: RowActions): Row {
     title.textContent = task.title;
     description.textContent = task.description;
     status.textContent = STATUS_NAMES[task.status];
-    created.dateTime = task.created_at;
-    created.textContent = WHEN.format(new Date(task.created_at));
+    dueButton.hidden = task.due_date === null;
+    showDue(due, task.due_date, task.status !== "completed");
+    dueButton.ariaLabel = `Change the date of ${task.title}: ${due.textContent}`;
+    element.dataset.priority = task.priority;
+    priorityButton.hidden = task.priority === "medium";
+    priority.textContent = priorityButton.hidden ? "" : PRIORITY_NAMES[task.priority];
+    priorityButton.ariaLabel = `Change the priority of ${task.title}: ${priority.textContent}`;
+    showTags(task.tags);
     start.hidden = task.status !== "pending";
     check.title = task.status === "completed" ? "Reopen" : "Complete";
     check.ariaLabel = `${check.title}: ${task.title}`;
     start.ariaLabel = `Start: ${task.title}`;
     edit.ariaLabel = `Edit: ${task.title}`;
-    askBeforeDelete(false);
+    remove.ariaLabel = `Delete: ${task.title}`;
   }
 
-  /** A deletion is for good, so it takes a second press. */
-  function askBeforeDelete(asking: boolean): void {
-    remove.dataset.asking = String(asking);
-    remove.textContent = asking ? "Really?" : "Delete";
-    remove.ariaLabel = `${asking ? "Really delete" : "Delete"}: ${actual.title}`;
+  function showTags(next: string[]): void {
+    // Update only on a change: a tag may have the focus.
+    if (String(next) === tags.dataset.shown) return;
+    tags.dataset.shown = String(next);
+    tags.replaceChildren(
+      ...next.map((tag) => {
+        const button = document.createElement("button");
+        button.className = "fact tag";
+        button.textContent = tag;
+        button.ariaLabel = `Show what is tagged ${tag}`;
+        button.addEventListener("click", () => actions.showTag(tag));
+        return button;
+      }),
+    );
   }
 
   /** Does it when what was asked before is done; its changes are seen from now to its end. */
@@ -99,30 +122,33 @@ export function createRow(first: Task, actions: RowActions): Row {
     return done;
   }
 
-  check.addEventListener("click", () =>
-    shown().status === "completed"
+  function complete(): void {
+    void (shown().status === "completed"
       ? act(() => actions.reopen(actual), { status: "pending" })
-      : act(() => actions.complete(actual), { status: "completed" }),
-  );
+      : act(() => actions.complete(actual), { status: "completed" }));
+  }
 
+  async function startEditing(field: EditorField): Promise<void> {
+    // A listed task comes without its ETag, and may have changed since.
+    const version = await act(() => actions.read(actual));
+    if (version && !element.querySelector(".editor")) openEditor(version, field);
+  }
+
+  check.addEventListener("click", complete);
   start.addEventListener("click", () => {
     // The button is not there any more once the task is in progress.
     check.focus();
     void act(() => actions.start(actual), { status: "in_progress" });
   });
 
-  onSecondPress(remove, askBeforeDelete, () => act(() => actions.remove(actual)));
+  edit.addEventListener("click", () => startEditing("title"));
+  dueButton.addEventListener("click", () => startEditing("date"));
+  priorityButton.addEventListener("click", () => startEditing("priority"));
+  remove.addEventListener("click", () => actions.remove(shown()));
 
-  edit.addEventListener("click", async () => {
-    // A listed task comes without its ETag, and may have changed since.
-    const version = await act(() => actions.read(actual));
-    if (version && !element.querySelector(".editor")) openEditor(version);
-  });
-
-  function openEditor(version: TaskVersion): void {
+  function openEditor(version: TaskVersion, field: EditorField): void {
     let latest = version;
     const editor = createEditor(latest.task, save);
-    const input = find(editor.element, "input", HTMLInputElement);
 
     async function save(changes: TaskUpdate): Promise<void> {
       hide();
@@ -137,7 +163,7 @@ export function createRow(first: Task, actions: RowActions): Row {
       // With what was typed; whoever has gone on elsewhere is not called back.
       const here = element.contains(document.activeElement);
       element.classList.add("edited");
-      if (here) input.focus();
+      if (here) editor.focus("title");
     }
 
     function hide(): void {
@@ -151,9 +177,16 @@ export function createRow(first: Task, actions: RowActions): Row {
     });
     element.append(editor.element);
     element.classList.add("edited");
-    input.select();
+    editor.focus(field);
   }
 
   render();
-  return { element, show };
+  return {
+    element,
+    show,
+    render,
+    edit: () => void startEditing("title"),
+    complete,
+    remove: () => actions.remove(shown()),
+  };
 }

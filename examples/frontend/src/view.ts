@@ -1,27 +1,27 @@
 /** The page: what it shows, and what the user does there. */
 
 import type { User } from "./account";
-import type { Sort, Task, TaskPage, TaskQuery, TaskStatus } from "./api";
+import { createAddForm } from "./adding";
+import type { NewTask, TagCount, Task, TaskPage, TaskQuery } from "./api";
+import { dayOf } from "./dates";
 import { find, onSecondPress, whileBusy } from "./dom";
+import { type AccountActions, createEntrance } from "./entrance";
+import { createFilters } from "./filters";
+import { listenForShortcuts } from "./keyboard";
 import { createRow, type Row, type RowActions } from "./row";
+import { suggestTags } from "./tags";
+import { createToast } from "./toast";
 
-const SEARCH_AFTER_MILLISECONDS = 250; // without another letter
+const NOTHING: TaskPage = { tasks: [], total: 0, next: undefined };
+const MINUTE_MILLISECONDS = 60_000;
 
-const EMPTY: Record<TaskStatus | "", string> = {
-  "": "No tasks yet. Add your first one above.",
-  pending: "Nothing is pending.",
-  in_progress: "Nothing is in progress.",
-  completed: "Nothing is completed yet.",
-};
-
-export interface Actions extends RowActions {
-  signIn(email: string, password: string): Promise<void>;
-  signUp(name: string, email: string, password: string): Promise<void>;
+export interface Actions extends AccountActions, Omit<RowActions, "remove" | "showTag"> {
   signOut(): Promise<unknown>;
-  /** Gives the reason where it was not done. */
-  erase(password: string): Promise<string>;
   /** The key is the submission's: the same for one that is tried again. */
-  add(title: string, key: string): Promise<boolean>;
+  add(task: NewTask, key: string): Promise<boolean>;
+  /** Prepares for a deletion that may be sent while the user leaves the page. */
+  prepareRemoval(): void;
+  remove(task: Task): Promise<boolean>;
   filter(query: TaskQuery): Promise<boolean>;
   clearCompleted(): Promise<unknown>;
   showMore(): Promise<boolean>;
@@ -33,78 +33,42 @@ export function createView(actions: Actions) {
     find(document, `#${id}`, type);
 
   const opening = page("opening", HTMLElement);
-  const entrance = page("entrance", HTMLElement);
-  const credentials = page("credentials", HTMLFormElement);
-  const heading = page("entrance-heading", HTMLElement);
-  const nameField = page("name-field", HTMLLabelElement);
-  const nameInput = find(nameField, "input", HTMLInputElement);
-  const emailInput = find(credentials, "[name=email]", HTMLInputElement);
-  const passwordInput = find(credentials, "[name=password]", HTMLInputElement);
-  const message = page("entrance-message", HTMLElement);
-  const enter = page("enter", HTMLButtonElement);
-  const question = page("switch-question", HTMLElement);
-  const switchButton = page("switch", HTMLButtonElement);
-
   const desk = page("desk", HTMLElement);
   const userName = page("user-name", HTMLElement);
   const signOut = page("sign-out", HTMLButtonElement);
-  const add = page("add", HTMLFormElement);
-  const newTask = page("new-task", HTMLInputElement);
-  const filter = page("filter", HTMLFormElement);
-  const search = page("search", HTMLInputElement);
   const list = page("tasks", HTMLUListElement);
   const notice = page("notice", HTMLElement);
   const foot = page("foot", HTMLElement);
   const count = page("count", HTMLElement);
   const more = page("more", HTMLButtonElement);
   const clear = page("clear", HTMLButtonElement);
-
-  const askToErase = page("ask-to-erase", HTMLButtonElement);
-  const erasure = page("erasure", HTMLDialogElement);
-  const erase = find(erasure, "form", HTMLFormElement);
-  const eraseEmail = find(erasure, "[type=email]", HTMLInputElement);
-  const erasePassword = find(erasure, "[type=password]", HTMLInputElement);
-  const eraseMessage = find(erasure, "[role=alert]", HTMLElement);
-  const keep = find(erasure, "[type=button]", HTMLButtonElement);
-
+  const shortcuts = page("shortcuts", HTMLDialogElement);
   const banner = page("banner", HTMLElement);
   const bannerMessage = page("banner-message", HTMLElement);
   const retry = page("retry", HTMLButtonElement);
   const dismiss = page("dismiss", HTMLButtonElement);
   const announcement = page("announcement", HTMLElement);
 
+  const entrance = createEntrance(actions);
+  const toast = createToast(page("toast", HTMLElement));
+  const addForm = createAddForm(actions.add);
+  const filters = createFilters(async (query) => {
+    if (await actions.filter(query)) announceCount();
+  });
+
   const rows = new Map<number, Row>();
-  let signingUp = false;
-  let submission: { title: string; key: string } | undefined;
-  let typing: number | undefined;
-
-  function askFor(account: "existing" | "new"): void {
-    signingUp = account === "new";
-    nameField.hidden = nameInput.disabled = !signingUp;
-    heading.textContent = signingUp ? "Create your account" : "Sign in";
-    enter.textContent = signingUp ? "Sign up" : "Sign in";
-    question.textContent = signingUp ? "Have an account?" : "No account yet?";
-    switchButton.textContent = signingUp ? "Sign in instead" : "Create an account";
-    passwordInput.autocomplete = signingUp ? "new-password" : "current-password";
-    passwordInput.minLength = signingUp ? 8 : 0;
-    message.textContent = "";
-  }
-
-  function chosenStatus(): TaskStatus | "" {
-    return new FormData(filter).get("status") as TaskStatus | "";
-  }
-
-  function chosen(): TaskQuery {
-    const [q, status] = [search.value.trim(), chosenStatus()];
-    return {
-      ...(q && { q }),
-      ...(status && { status: [status] }),
-      sort: new FormData(filter).get("sort") as Sort,
-    };
-  }
+  /** The list as the server has it. */
+  let listed = NOTHING;
+  /** The ids of tasks that are deleted, or will be unless the user undoes it. */
+  const removed = new Set<number>();
+  let removal: Promise<boolean> = Promise.resolve(true);
+  let day = dayOf(new Date());
 
   /** Rows are kept, not made anew: one may be in the user's hands. */
-  function showTasks({ tasks, total, next }: TaskPage): void {
+  function showTasks(next: TaskPage): void {
+    listed = next;
+    const tasks = listed.tasks.filter((task) => !removed.has(task.id));
+    const total = listed.total - (listed.tasks.length - tasks.length);
     const shown = new Set(tasks.map((task) => task.id));
     for (const [id, row] of rows) {
       if (shown.has(id)) continue;
@@ -114,7 +78,7 @@ export function createView(actions: Actions) {
     }
     const focused = document.activeElement;
     tasks.forEach((task, index) => {
-      const row = rows.get(task.id) ?? createRow(task, { ...actions, remove });
+      const row = rows.get(task.id) ?? createRow(task, rowActions);
       rows.set(task.id, row);
       row.show(task);
       const place = list.children[index] ?? null;
@@ -122,37 +86,52 @@ export function createView(actions: Actions) {
     });
     // A row that moves loses it.
     if (focused !== document.activeElement && focused instanceof HTMLElement) focused.focus();
-    const q = search.value.trim();
-    notice.textContent = q ? `Nothing matches “${q}”.` : EMPTY[chosenStatus()];
+    notice.textContent = filters.emptyText();
     notice.hidden = tasks.length > 0;
     foot.hidden = tasks.length === 0;
-    count.textContent = next ? `${tasks.length} of ${total}` : `${total} in all`;
-    showIf(next !== undefined, more);
+    count.textContent = listed.next ? `${tasks.length} of ${total}` : tasksIn(total);
+    showIf(listed.next !== undefined, more);
     // It clears all of them, so it is not offered beside a few that were searched for.
-    showIf(!q && tasks.some((task) => task.status === "completed"), clear);
+    const clearable = tasks.some((task) => task.status === "completed");
+    showIf(clearable && !filters.isNarrow(), clear);
   }
 
-  /** Hides the row at once, and shows it again where the task could not be deleted. */
+  const rowActions: RowActions = {
+    ...actions,
+    remove: (task) => {
+      removal = remove(task);
+    },
+    showTag: filters.showTag,
+  };
+
+  /** Hides the task immediately, and deletes it unless the user undoes that. */
   async function remove(task: Task): Promise<boolean> {
-    const element = rows.get(task.id)?.element;
-    if (!element) return false;
-    passFocusOn(element);
-    element.hidden = true;
-    const removed = await actions.remove(task);
-    element.hidden = removed;
-    return removed;
+    removed.add(task.id);
+    showTasks(listed);
+    actions.prepareRemoval();
+    announcement.textContent = `Deleted: ${task.title}. Press u to undo.`;
+    const undone = await toast.offerUndo(`Deleted “${task.title}”`);
+    if (!undone && (await actions.remove(task))) return true;
+    removed.delete(task.id);
+    showTasks(listed);
+    if (undone) rows.get(task.id)?.element.focus();
+    return undone;
   }
 
   /** Lets whoever is in a row that goes be in the next one. */
   function passFocusOn(row: HTMLLIElement): void {
     if (!row.contains(document.activeElement)) return;
     const next = row.nextElementSibling ?? row.previousElementSibling;
-    (next?.querySelector("button") ?? newTask).focus();
+    if (!(next instanceof HTMLLIElement)) addForm.focus();
+    else if (document.activeElement === row) next.focus();
+    else next.querySelector("button")?.focus();
   }
 
   function showIf(shown: boolean, button: HTMLButtonElement): void {
     if (!shown && document.activeElement === button) {
-      (list.lastElementChild?.querySelector("button") ?? newTask).focus();
+      const last = list.lastElementChild?.querySelector("button");
+      if (last) last.focus();
+      else addForm.focus();
     }
     button.hidden = !shown;
   }
@@ -161,55 +140,37 @@ export function createView(actions: Actions) {
     announcement.textContent = (notice.hidden ? count : notice).textContent;
   }
 
-  switchButton.addEventListener("click", () => {
-    askFor(signingUp ? "existing" : "new");
-    (signingUp ? nameInput : emailInput).focus();
-  });
-  credentials.addEventListener("submit", (event) => {
-    event.preventDefault();
-    message.textContent = "";
-    const [email, password] = [emailInput.value, passwordInput.value];
-    void whileBusy(credentials, () =>
-      signingUp
-        ? actions.signUp(nameInput.value, email, password)
-        : actions.signIn(email, password),
-    );
-  });
+  function currentRow(): Row | undefined {
+    return [...rows.values()].find(({ element }) => element.contains(document.activeElement));
+  }
 
-  signOut.addEventListener("click", () => whileBusy(signOut, actions.signOut));
-  askToErase.addEventListener("click", () => erasure.showModal());
-  keep.addEventListener("click", () => erasure.close());
-  erasure.addEventListener("close", () => {
-    erase.reset();
-    eraseMessage.textContent = "";
+  /** Moves the focus to the next or previous row; from outside the list, to the first. */
+  function move(step: 1 | -1): void {
+    const elements = [...list.children] as HTMLLIElement[];
+    const current = currentRow();
+    const next = current ? elements.indexOf(current.element) + step : 0;
+    elements[Math.min(Math.max(next, 0), elements.length - 1)]?.focus();
+  }
+
+  listenForShortcuts({
+    n: () => addForm.focus(),
+    "/": () => filters.focusSearch(),
+    j: () => move(1),
+    k: () => move(-1),
+    e: () => currentRow()?.edit(),
+    x: () => currentRow()?.complete(),
+    d: () => currentRow()?.remove(),
+    u: () => toast.undo(),
+    "?": () => shortcuts.showModal(),
   });
-  erase.addEventListener("submit", (event) => {
-    event.preventDefault();
-    eraseMessage.textContent = "";
-    void whileBusy(erase, async () => {
-      eraseMessage.textContent = await actions.erase(erasePassword.value);
-    });
-  });
-  add.addEventListener("submit", (event) => {
-    event.preventDefault();
-    void whileBusy(add, async () => {
-      const title = newTask.value;
-      // After a failure: the server may have the task, so it is the same submission again.
-      if (submission?.title !== title) submission = { title, key: crypto.randomUUID() };
-      if (!(await actions.add(title, submission.key))) return;
-      submission = undefined;
-      // What was typed meanwhile is the next task's.
-      if (newTask.value === title) newTask.value = "";
-    });
-  });
-  filter.addEventListener("submit", (event) => event.preventDefault());
-  filter.addEventListener("input", ({ target }) => {
-    window.clearTimeout(typing);
-    const delay = target === search ? SEARCH_AFTER_MILLISECONDS : 0;
-    typing = window.setTimeout(async () => {
-      if (await actions.filter(chosen())) announceCount();
-    }, delay);
-  });
+  page("show-shortcuts", HTMLButtonElement).addEventListener("click", () => shortcuts.showModal());
+
+  signOut.addEventListener("click", () =>
+    whileBusy(signOut, async () => {
+      toast.close();
+      if (await removal) await actions.signOut();
+    }),
+  );
   more.addEventListener("click", () =>
     whileBusy(more, async () => {
       if (await actions.showMore()) announceCount();
@@ -226,44 +187,48 @@ export function createView(actions: Actions) {
   retry.addEventListener("click", () => whileBusy(banner, actions.retry));
   dismiss.addEventListener("click", () => {
     banner.hidden = true;
-    newTask.focus();
+    addForm.focus();
   });
+  window.addEventListener("pagehide", () => toast.close());
+  window.setInterval(() => {
+    for (const row of rows.values()) row.render();
+    const today = dayOf(new Date());
+    if (today !== day) filters.renew();
+    day = today;
+  }, MINUTE_MILLISECONDS);
 
   return {
     showEntrance(text = ""): void {
-      askFor("existing");
-      message.textContent = text;
+      toast.close();
       opening.hidden = desk.hidden = banner.hidden = true;
-      entrance.hidden = false;
-      erasure.close();
+      entrance.show(text);
+      shortcuts.close();
       rows.clear();
+      listed = NOTHING;
       list.replaceChildren();
-      (emailInput.value ? passwordInput : emailInput).focus();
     },
 
-    showEntranceMessage(text: string): void {
-      message.textContent = text;
-    },
+    showEntranceMessage: entrance.showMessage,
 
     /** Gives what the user begins with. */
     showDesk(user: User): TaskQuery {
-      credentials.reset();
-      filter.reset();
-      opening.hidden = entrance.hidden = banner.hidden = true;
+      entrance.hide(user);
+      filters.reset();
+      removal = Promise.resolve(true);
+      opening.hidden = banner.hidden = true;
       desk.hidden = false;
       userName.textContent = user.name;
-      userName.title = eraseEmail.defaultValue = user.email;
+      userName.title = user.email;
       notice.textContent = "Loading your tasks…";
       notice.hidden = false;
       foot.hidden = true;
-      return chosen();
+      return filters.query();
     },
 
-    showAll(): TaskQuery {
-      search.value = "";
-      find(filter, "[name=status]", HTMLInputElement).checked = true;
-      return chosen();
-    },
+    showAll: filters.showAll,
+
+    /** Tells whether the filters may leave the task out. */
+    hides: filters.hides,
 
     showListBusy(busy: boolean): void {
       list.ariaBusy = String(busy);
@@ -271,18 +236,19 @@ export function createView(actions: Actions) {
 
     showTasks,
 
+    showTags(tags: TagCount[]): void {
+      filters.showTags(tags);
+      addForm.suggest(tags);
+      suggestTags(tags);
+    },
+
     showTask(task: Task): void {
       rows.get(task.id)?.show(task);
     },
 
-    focusNewTask(): void {
-      newTask.focus();
-    },
+    focusNewTask: addForm.focus,
 
-    forgetDraft(): void {
-      newTask.value = "";
-      submission = undefined;
-    },
+    forgetDraft: addForm.forget,
 
     showError(text: string, remedy: "retry" | "dismiss"): void {
       bannerMessage.textContent = text;
@@ -299,4 +265,8 @@ export function createView(actions: Actions) {
       announcement.textContent = text;
     },
   };
+}
+
+function tasksIn(total: number): string {
+  return total === 1 ? "1 task" : `${total} tasks`;
 }

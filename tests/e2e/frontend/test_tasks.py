@@ -1,266 +1,79 @@
-"""The page of examples/frontend in Chromium, with Better Auth and with tasks in PostgreSQL."""
+"""The user's tasks and account in Chromium: what is shown, kept, refused and tried again."""
 
 import base64
 import json
-import os
 import socketserver
 import threading
-import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import (
-    Browser,
-    Locator,
-    Page,
-    Request,
-    Response,
-    Route,
-    expect,
-)
-from sqlalchemy import URL, create_engine, text
+from playwright.sync_api import Page, Request, Response, Route, expect
+from sqlalchemy import URL
 
-from tests.e2e.conftest import LIMIT_MILLISECONDS, check_out, needs_chromium, needs_node
-from tests.e2e.server import Server, free_port
+from tests.e2e.conftest import needs_chromium, needs_node
+from tests.e2e.frontend.page import (
+    UNDO_MILLISECONDS,
+    add,
+    client,
+    enter,
+    expect_answered,
+    expect_tasks,
+    fill_in,
+    hold,
+    import_tasks,
+    lose_answers,
+    sign_up,
+    stored,
+    tasks,
+)
+from tests.e2e.server import Server
 
 pytestmark = [needs_node, needs_chromium]
 
 
-class Deployment(NamedTuple):
-    site: Server
-    backend: Server
-    database: URL
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    request: pytest.FixtureRequest,
-    frontend: Path,
-    environment: dict[str, str],
-    new_postgres: Callable[[str], URL],
-    postgres_template: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Deployment]:
-    """The page with Better Auth, and the task server; the parameter is a token's life in seconds.
-
-    The tests share it, since it takes seconds to start.
-    """
-    site_port, backend_port = free_port(), free_port()
-    site_url = f"http://127.0.0.1:{site_port}"
-    of_site = {
-        "PORT": str(site_port),
-        "BETTER_AUTH_URL": site_url,
-        "API_URL": f"http://127.0.0.1:{backend_port}",
-        "JWT_EXPIRES_IN_SECONDS": str(getattr(request, "param", 900)),
-    }
-    preview = ["node", "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
-    database = new_postgres(postgres_template)
-    of_backend = {
-        "BETTER_AUTH_URL": site_url,
-        "CORS_ORIGINS": site_url,
-        "DATABASE_URL": database.render_as_string(hide_password=False),
-    }
-    main = ["uv", "run", "main.py", "--port", "{port}"]
-    checkout = check_out(tmp_path_factory.mktemp("deployment") / "todo-backend")
-    with ExitStack() as servers:
-        site = Server(preview, frontend, environment | of_site, site_port)
-        servers.callback(site.stop)
-        backend = Server(main, checkout, environment | of_backend, backend_port)
-        servers.callback(backend.stop)
-        yield Deployment(site.wait("/api/auth/ok"), backend.wait("/ready"), database)
-
-
-@pytest.fixture
-def site(deployment: Deployment) -> Server:
-    """The page with Better Auth; its URL is the page's origin."""
-    return deployment.site
-
-
-@pytest.fixture
-def backend(deployment: Deployment) -> Server:
-    return deployment.backend
-
-
-@pytest.fixture
-def postgresql_url(deployment: Deployment) -> URL:
-    """The task server's database, without what other tests left there."""
-    engine = create_engine(deployment.database)
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM task"))
-    engine.dispose()
-    return deployment.database
-
-
-@pytest.fixture
-def ann(browser: Browser, site: Server) -> Iterator[Page]:
-    """The page in Ann's browser, before she signs up."""
-    yield from _opened(browser, site)
-
-
-@pytest.fixture
-def bob(browser: Browser, site: Server) -> Iterator[Page]:
-    """The page in Bob's browser, before he signs up."""
-    yield from _opened(browser, site)
-
-
-@pytest.fixture
-def anns_phone(browser: Browser, site: Server) -> Iterator[Page]:
-    """The page in another browser of Ann's, before she signs in."""
-    yield from _opened(browser, site)
-
-
-def _opened(browser: Browser, site: Server) -> Iterator[Page]:
-    with browser.new_context(base_url=site.url) as context:
-        context.set_default_timeout(LIMIT_MILLISECONDS)
-        page = context.new_page()
-        page.goto("/")
-        yield page
-
-
-def _sign_up(page: Page, name: str) -> None:
-    page.get_by_role("button", name="Create an account").click()
-    page.get_by_label("Name").fill(name)
-    _enter(page, name, "Sign up")
-
-
-def _enter(page: Page, name: str, button: str) -> None:
-    _fill_in(page, name, button)
-    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-
-
-def _fill_in(page: Page, name: str, button: str) -> None:
-    # The tests share Better Auth, so each has users of its own.
-    domain = f"{zlib.crc32(os.environ['PYTEST_CURRENT_TEST'].encode())}.example.com"
-    page.get_by_label("Email").fill(f"{name.lower()}@{domain}")
-    page.get_by_role("main").get_by_label("Password").fill("correct horse")
-    page.get_by_role("button", name=button).click()
-
-
-def _add(page: Page, title: str) -> None:
-    page.get_by_label("New task").fill(title)
-    page.get_by_role("button", name="Add", exact=True).click()
-
-
-def _expect_tasks(page: Page, *texts: str) -> None:
-    """Wait until the page lists these tasks, in this order, and no other."""
-    expect(_tasks(page)).to_have_count(len(texts))
-    expect(_tasks(page)).to_contain_text(texts)
-
-
-def _expect_answered(page: Page) -> None:
-    """Wait until the server has done what the page shows already."""
-    expect(page.locator("[aria-busy=true]")).to_have_count(0)
-
-
-def _tasks(page: Page) -> Locator:
-    return page.get_by_role("list", name="Tasks").get_by_role("listitem")
-
-
-def _stored(database: URL) -> list[tuple[object, ...]]:
-    engine = create_engine(database)
-    with engine.connect() as connection:
-        rows = connection.execute(text("SELECT title, description, status FROM task")).all()
-    engine.dispose()
-    return [tuple(row) for row in rows]
-
-
-def _client(page: Page, backend: Server) -> httpx2.Client:
-    """Give a client with the token of the page's user."""
-    token = page.request.get("/api/auth/token").json()["token"]
-    return httpx2.Client(base_url=backend.url, headers={"Authorization": f"Bearer {token}"})
-
-
-def _import(page: Page, backend: Server, *tasks: dict[str, str]) -> None:
-    """Create the tasks, the last of which is the newest, and show them."""
-    lines = "\n".join(json.dumps(task) for task in tasks)
-    with _client(page, backend) as client:
-        client.post("/api/tasks/import", content=lines).raise_for_status()
-    page.reload()
-    expect(page.locator("#count")).to_contain_text(str(len(tasks)))
-
-
-def _hold(page: Page, method: str) -> Callable[[], Route]:
-    """Let the requests on one task with this method wait; what is returned waits for one."""
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        if route.request.method == method:
-            held.append(route)
-        else:
-            route.fallback()
-
-    def wait() -> Route:
-        deadline = time.monotonic() + LIMIT_MILLISECONDS / 1000
-        while not held:
-            assert time.monotonic() < deadline
-            page.wait_for_timeout(20)
-        return held.pop()
-
-    page.route("**/api/tasks/**", hold)
-    return wait
-
-
-def _lose_answers(page: Page, method: str) -> list[Request]:
-    """Let the requests with this method reach the server, and none of its answers the page."""
-    lost: list[Request] = []
-
-    def lose(route: Route) -> None:
-        if route.request.method == method:
-            route.fetch()
-            lost.append(route.request)
-            route.abort()
-        else:
-            route.fallback()
-
-    page.route("**/api/tasks**", lose)
-    return lost
-
-
 def test_a_user_creates_edits_completes_and_deletes_tasks(ann: Page, postgresql_url: URL) -> None:
-    _sign_up(ann, "Ann")
+    ann.clock.install()
+    ann.reload()
+    sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
 
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk Pending")
-    _add(ann, "Call Bob")
-    _expect_tasks(ann, "Call Bob Pending", "Buy milk Pending")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk Pending")
+    add(ann, "Call Bob")
+    expect_tasks(ann, "Call Bob Pending", "Buy milk Pending")
 
     ann.get_by_role("button", name="Edit: Buy milk").click()
     ann.get_by_label("Title").fill("Buy oat milk")
     ann.get_by_label("Description").fill("Two liters")
     ann.get_by_role("button", name="Save").click()
-    _expect_tasks(ann, "Call Bob Pending", "Buy oat milk Two liters Pending")
+    expect_tasks(ann, "Call Bob Pending", "Buy oat milk Two liters Pending")
 
     ann.get_by_role("button", name="Start: Buy oat milk").click()
-    _expect_tasks(ann, "Pending", "In progress")
+    expect_tasks(ann, "Pending", "In progress")
     ann.get_by_role("button", name="Complete: Buy oat milk").click()
-    _expect_tasks(ann, "Pending", "Completed")
+    expect_tasks(ann, "Pending", "Completed")
     ann.get_by_role("group", name="Show").get_by_label("Completed").check()
-    _expect_tasks(ann, "Buy oat milk")
+    expect_tasks(ann, "Buy oat milk")
     ann.get_by_role("group", name="Show").get_by_label("All").check()
-    _expect_tasks(ann, "Call Bob", "Buy oat milk")
+    expect_tasks(ann, "Call Bob", "Buy oat milk")
 
     ann.get_by_role("button", name="Delete: Call Bob").click()
-    ann.get_by_role("button", name="Really delete: Call Bob").click()
-    _expect_tasks(ann, "Buy oat milk Two liters Completed")
-    _expect_answered(ann)
-    assert _stored(postgresql_url) == [("Buy oat milk", "Two liters", "completed")]
+    expect_tasks(ann, "Buy oat milk Two liters Completed")
+    with ann.expect_response(lambda response: response.request.method == "DELETE"):
+        ann.clock.run_for(UNDO_MILLISECONDS)
+    assert stored(postgresql_url) == [("Buy oat milk", "Two liters", "completed")]
 
 
 def test_tasks_are_there_again_after_signing_out_and_in(ann: Page) -> None:
-    _sign_up(ann, "Ann")
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk")
+    sign_up(ann, "Ann")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
 
     ann.reload()
-    _expect_tasks(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
 
     ann.get_by_role("button", name="Sign out").click()
     expect(ann.get_by_role("heading", name="Sign in")).to_be_visible()
@@ -268,28 +81,28 @@ def test_tasks_are_there_again_after_signing_out_and_in(ann: Page) -> None:
     ann.reload()
     expect(ann.get_by_role("heading", name="Sign in")).to_be_visible()
 
-    _enter(ann, "Ann", "Sign in")
-    _expect_tasks(ann, "Buy milk")
+    enter(ann, "Ann", "Sign in")
+    expect_tasks(ann, "Buy milk")
 
 
 def test_two_users_see_only_their_own_tasks(ann: Page, bob: Page) -> None:
-    _sign_up(ann, "Ann")
-    _sign_up(bob, "Bob")
-    _add(ann, "Ann's task")
-    _expect_tasks(ann, "Ann's task")
-    _add(bob, "Bob's task")
-    _expect_tasks(bob, "Bob's task")
+    sign_up(ann, "Ann")
+    sign_up(bob, "Bob")
+    add(ann, "Ann's task")
+    expect_tasks(ann, "Ann's task")
+    add(bob, "Bob's task")
+    expect_tasks(bob, "Bob's task")
 
     ann.reload()
 
-    _expect_tasks(ann, "Ann's task")
+    expect_tasks(ann, "Ann's task")
 
 
 def test_tasks_are_searched_sorted_and_cleared(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
-    _sign_up(ann, "Ann")
-    _import(
+    sign_up(ann, "Ann")
+    import_tasks(
         ann,
         backend,
         {"title": "ÄPFEL"},
@@ -297,43 +110,43 @@ def test_tasks_are_searched_sorted_and_cleared(
         {"title": "Bread", "status": "completed"},
     )
     clear = ann.get_by_role("button", name="Clear completed")
-    _expect_tasks(ann, "Bread", "Cake", "ÄPFEL")
+    expect_tasks(ann, "Bread", "Cake", "ÄPFEL")
 
     ann.get_by_label("Search").fill("äpfel")
-    _expect_tasks(ann, "Cake", "ÄPFEL")
-    expect(ann.get_by_role("status")).to_have_text("2 in all")
+    expect_tasks(ann, "Cake", "ÄPFEL")
+    expect(ann.get_by_role("status")).to_have_text("2 tasks")
     expect(clear).to_be_hidden()
     ann.get_by_label("Search").fill("100% Äpfel")
-    _expect_tasks(ann, "Cake")
+    expect_tasks(ann, "Cake")
     ann.get_by_label("Search").fill("_")
-    _expect_tasks(ann)
+    expect_tasks(ann)
     expect(ann.get_by_role("status")).to_have_text("Nothing matches “_”.")
     expect(ann.get_by_label("Search")).to_have_value("_")
 
     # What is added is shown, whatever was searched for.
-    _add(ann, "Dates")
-    _expect_tasks(ann, "Dates", "Bread", "Cake", "ÄPFEL")
+    add(ann, "Dates")
+    expect_tasks(ann, "Dates", "Bread", "Cake", "ÄPFEL")
     expect(ann.get_by_label("Search")).to_have_value("")
 
     ann.get_by_label("Sort").select_option("Title")
-    _expect_tasks(ann, "Bread", "Cake", "Dates", "ÄPFEL")
+    expect_tasks(ann, "Bread", "Cake", "Dates", "ÄPFEL")
     ann.get_by_label("Sort").select_option("Oldest")
-    _expect_tasks(ann, "ÄPFEL", "Cake", "Bread", "Dates")
+    expect_tasks(ann, "ÄPFEL", "Cake", "Bread", "Dates")
     ann.get_by_role("button", name="Complete: Cake").click()
-    expect(_tasks(ann).filter(has_text="Completed")).to_have_count(2)
+    expect(tasks(ann).filter(has_text="Completed")).to_have_count(2)
     ann.get_by_label("Sort").select_option("Last changed")
-    _expect_tasks(ann, "Cake", "Dates", "Bread", "ÄPFEL")
+    expect_tasks(ann, "Cake", "Dates", "Bread", "ÄPFEL")
 
     clear.click()
     asking = ann.get_by_role("button", name="Really delete all?")
     asking.press("Escape")
     expect(asking).to_have_count(0)
-    assert len(_stored(postgresql_url)) == 4
+    assert len(stored(postgresql_url)) == 4
     clear.click()
     asking.click()
-    _expect_tasks(ann, "Dates", "ÄPFEL")
+    expect_tasks(ann, "Dates", "ÄPFEL")
     expect(clear).to_be_hidden()
-    assert sorted(_stored(postgresql_url)) == [
+    assert sorted(stored(postgresql_url)) == [
         ("Dates", None, "pending"),
         ("ÄPFEL", None, "pending"),
     ]
@@ -352,8 +165,8 @@ def test_a_search_waits_for_the_last_letter_and_ends_the_one_before(
     ann.on("requestfailed", lambda request: ended.append((search_of(request), request.failure)))
     ann.clock.install()
     ann.reload()
-    _sign_up(ann, "Ann")
-    _import(ann, backend, {"title": "Buy milk"}, {"title": "Buy bread"})
+    sign_up(ann, "Ann")
+    import_tasks(ann, backend, {"title": "Buy milk"}, {"title": "Buy bread"})
     ann.route("**/api/tasks?*q=br*", lambda _: None)  # which never answers
     # A minute further, where nothing moves the page's clock but the test.
     ann.clock.pause_at(datetime.fromtimestamp(ann.evaluate("Date.now()") / 1000 + 60, UTC))
@@ -365,7 +178,7 @@ def test_a_search_waits_for_the_last_letter_and_ends_the_one_before(
     with ann.expect_event("requestfailed"):
         ann.clock.run_for(250)
 
-    _expect_tasks(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     assert searches == ["br", "milk"]
     assert ended == [(["br"], "net::ERR_ABORTED")]
     expect(ann.get_by_role("alert")).to_have_count(0)
@@ -377,14 +190,14 @@ def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
 ) -> None:
     titles = [f"Task {number:02}" for number in range(61)]
     pages: list[dict[str, list[str]]] = []
-    _sign_up(ann, "Ann")
-    _import(ann, backend, *({"title": title} for title in titles))
+    sign_up(ann, "Ann")
+    import_tasks(ann, backend, *({"title": title} for title in titles))
     ann.get_by_label("Sort").select_option("Title")
-    _expect_tasks(ann, *titles[:20])
+    expect_tasks(ann, *titles[:20])
     expect(ann.locator("#count")).to_have_text("20 of 61")
     ann.on("request", lambda request: pages.append(parse_qs(urlsplit(request.url).query)))
 
-    with _client(ann, backend) as elsewhere:
+    with client(ann, backend) as elsewhere:
         first = elsewhere.get("/api/tasks?sort=title&limit=1").json()[0]
         elsewhere.delete(f"/api/tasks/{first['id']}").raise_for_status()
         ann.get_by_role("button", name="Show more").click()
@@ -394,8 +207,8 @@ def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
         expect(ann.locator("#count")).to_have_text("60 of 61")
     ann.get_by_role("button", name="Show more").press("Enter")
 
-    _expect_tasks(ann, *titles)
-    expect(ann.locator("#count")).to_have_text("61 in all")
+    expect_tasks(ann, *titles)
+    expect(ann.locator("#count")).to_have_text("61 tasks")
     expect(ann.get_by_role("button", name="Show more")).to_be_hidden()
     expect(ann.get_by_role("button", name="Complete: Task 60")).to_be_focused()
     assert [page["limit"] for page in pages] == [["20"], ["20"], ["20"]]
@@ -403,8 +216,8 @@ def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
 
     # What was asked for stays, also where a change shows the list again.
     ann.get_by_role("button", name="Complete: Task 60").click()
-    expect(_tasks(ann).last).to_contain_text("Completed")
-    _expect_tasks(ann, *titles)
+    expect(tasks(ann).last).to_contain_text("Completed")
+    expect_tasks(ann, *titles)
 
 
 REFUSAL = {"detail": "Not today", "status_code": 422}
@@ -414,49 +227,51 @@ ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 def test_a_change_is_shown_at_once_and_taken_back_where_it_is_refused(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
-    _sign_up(ann, "Ann")
-    _import(ann, backend, {"title": "Buy milk"}, {"title": "Call Bob"})
-    change, deletion = _hold(ann, "PATCH"), _hold(ann, "DELETE")
+    ann.clock.install()
+    ann.reload()
+    sign_up(ann, "Ann")
+    import_tasks(ann, backend, {"title": "Buy milk"}, {"title": "Call Bob"})
+    change, deletion = hold(ann, "PATCH"), hold(ann, "DELETE")
     alert = ann.locator("#banner")
 
     ann.get_by_role("button", name="Complete: Buy milk").click()
-    _expect_tasks(ann, "Call Bob Pending", "Buy milk Completed")
+    expect_tasks(ann, "Call Bob Pending", "Buy milk Completed")
     _refuse(change())
     expect(alert).to_contain_text("Could not complete the task. Not today.")
-    _expect_tasks(ann, "Call Bob Pending", "Buy milk Pending")
+    expect_tasks(ann, "Call Bob Pending", "Buy milk Pending")
 
     ann.get_by_role("button", name="Delete: Buy milk").click()
-    ann.get_by_role("button", name="Really delete: Buy milk").click()
-    _expect_tasks(ann, "Call Bob")
+    expect_tasks(ann, "Call Bob")
+    ann.clock.run_for(UNDO_MILLISECONDS)
     _refuse(deletion())
     expect(alert).to_contain_text("Could not delete the task. Not today.")
-    _expect_tasks(ann, "Call Bob", "Buy milk")
+    expect_tasks(ann, "Call Bob", "Buy milk")
 
     ann.get_by_role("button", name="Edit: Call Bob").click()
     ann.get_by_label("Title").fill("Call Alice")
     ann.get_by_role("button", name="Save").click()
-    _expect_tasks(ann, "Call Alice Pending", "Buy milk")
+    expect_tasks(ann, "Call Alice Pending", "Buy milk")
     _refuse(change())
     expect(alert).to_contain_text("Could not save the task. Not today.")
     # What was typed is still there, to be saved again.
     expect(ann.get_by_label("Title")).to_have_value("Call Alice")
     expect(ann.get_by_label("Title")).to_be_focused()
-    assert len(_stored(postgresql_url)) == 2
+    assert len(stored(postgresql_url)) == 2
     ann.get_by_role("button", name="Save").click()
-    _expect_tasks(ann, "Call Alice Pending", "Buy milk")
+    expect_tasks(ann, "Call Alice Pending", "Buy milk")
     change().continue_()
-    _expect_answered(ann)
+    expect_answered(ann)
     expect(alert).to_be_hidden()
     ann.get_by_role("button", name="Start: Call Alice").click()
-    _expect_tasks(ann, "Call Alice In progress", "Buy milk")
+    expect_tasks(ann, "Call Alice In progress", "Buy milk")
     expect(ann.get_by_role("button", name="Complete: Call Alice")).to_be_focused()
     change().abort()
     expect(alert).to_contain_text(
         "Could not start the task. The task server cannot be reached. Reconnecting…"
     )
-    _expect_tasks(ann, "Call Alice Pending", "Buy milk Pending")
+    expect_tasks(ann, "Call Alice Pending", "Buy milk Pending")
     expect(alert).to_be_hidden()
-    assert sorted(_stored(postgresql_url)) == [
+    assert sorted(stored(postgresql_url)) == [
         ("Buy milk", None, "pending"),
         ("Call Alice", None, "pending"),
     ]
@@ -469,44 +284,44 @@ def _refuse(request: Route) -> None:
 def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
     ann: Page, anns_phone: Page, postgresql_url: URL
 ) -> None:
-    _sign_up(ann, "Ann")
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk")
-    _enter(anns_phone, "Ann", "Sign in")
+    sign_up(ann, "Ann")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
+    enter(anns_phone, "Ann", "Sign in")
     conflict = "This was changed elsewhere meanwhile"
 
     _edit(ann, "Buy milk", title="Buy oat milk")
     _edit(anns_phone, "Buy milk", title="Buy soy milk")
     anns_phone.get_by_role("button", name="Save").click()
-    _expect_tasks(anns_phone, "Buy soy milk")
+    expect_tasks(anns_phone, "Buy soy milk")
     ann.get_by_role("button", name="Save").click()
-    expect(_tasks(ann).get_by_role("alert")).to_contain_text(conflict)
-    _expect_tasks(ann, "Buy soy milk Pending")
+    expect(tasks(ann).get_by_role("alert")).to_contain_text(conflict)
+    expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_label("Title")).to_have_value("Buy oat milk")
     ann.get_by_role("button", name="Take theirs").click()
     expect(ann.get_by_label("Title")).to_have_count(0)
-    _expect_tasks(ann, "Buy soy milk Pending")
+    expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_role("button", name="Edit: Buy soy milk")).to_be_focused()
 
     _edit(ann, "Buy soy milk", title="Buy rice milk")
     _edit(anns_phone, "Buy soy milk", title="Buy nut milk")
     anns_phone.get_by_label("Description").fill("Two liters")
     anns_phone.get_by_role("button", name="Save").click()
-    _expect_tasks(anns_phone, "Buy nut milk Two liters")
+    expect_tasks(anns_phone, "Buy nut milk Two liters")
     ann.get_by_role("button", name="Save").click()
-    _expect_tasks(ann, "Buy nut milk Two liters Pending")
+    expect_tasks(ann, "Buy nut milk Two liters Pending")
     # What she has not edited is theirs.
     expect(ann.get_by_label("Description")).to_have_value("Two liters")
     anns_phone.get_by_role("button", name="Complete: Buy nut milk").click()
-    _expect_tasks(anns_phone, "Completed")
+    expect_tasks(anns_phone, "Completed")
     ann.get_by_role("button", name="Keep mine").click()
     # Changed once more meanwhile, so she is asked once more.
-    _expect_tasks(ann, "Buy nut milk Two liters Completed")
+    expect_tasks(ann, "Buy nut milk Two liters Completed")
     ann.get_by_role("button", name="Keep mine").click()
-    _expect_tasks(ann, "Buy rice milk Two liters Completed")
+    expect_tasks(ann, "Buy rice milk Two liters Completed")
     expect(ann.get_by_label("Title")).to_have_count(0)
-    _expect_answered(ann)
-    assert _stored(postgresql_url) == [("Buy rice milk", "Two liters", "completed")]
+    expect_answered(ann)
+    assert stored(postgresql_url) == [("Buy rice milk", "Two liters", "completed")]
 
 
 def _edit(page: Page, task: str, *, title: str) -> None:
@@ -517,38 +332,38 @@ def _edit(page: Page, task: str, *, title: str) -> None:
 def test_what_is_tried_again_since_its_answer_was_lost_is_done_once(
     ann: Page, postgresql_url: URL
 ) -> None:
-    _sign_up(ann, "Ann")
+    sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
     alert = ann.locator("#banner")
-    lost = _lose_answers(ann, "POST")
+    lost = lose_answers(ann, "POST")
 
-    _add(ann, "Buy milk")
+    add(ann, "Buy milk")
     expect(alert).to_contain_text("Could not add the task. The task server cannot be reached.")
-    _expect_tasks(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     expect(ann.get_by_label("New task")).to_have_value("Buy milk")
     ann.unroute_all()
     with ann.expect_request(lambda request: request.method == "POST") as again:
         ann.get_by_role("button", name="Add", exact=True).click()
     expect(ann.get_by_label("New task")).to_have_value("")
-    _expect_tasks(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     keys = [request.headers["idempotency-key"] for request in [*lost, again.value]]
     assert keys == [keys[0]] * 2
 
     # One that was answered is over: the same words again are another task.
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk", "Buy milk")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk", "Buy milk")
 
-    assert _stored(postgresql_url) == [("Buy milk", None, "pending")] * 2
+    assert stored(postgresql_url) == [("Buy milk", None, "pending")] * 2
 
 
 def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
     ann: Page, postgresql_url: URL
 ) -> None:
-    _sign_up(ann, "Ann")
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk")
+    sign_up(ann, "Ann")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     _edit(ann, "Buy milk", title="Buy oat milk")
-    _lose_answers(ann, "PATCH")
+    lose_answers(ann, "PATCH")
 
     ann.get_by_role("button", name="Save").click()
     expect(ann.locator("#banner")).to_contain_text("Could not save the task.")
@@ -556,10 +371,10 @@ def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
     ann.get_by_role("button", name="Save").click()
 
     expect(ann.get_by_label("Title")).to_have_count(0)
-    _expect_tasks(ann, "Buy oat milk")
-    _expect_answered(ann)
+    expect_tasks(ann, "Buy oat milk")
+    expect_answered(ann)
     expect(ann.locator("#banner")).to_be_hidden()
-    assert _stored(postgresql_url) == [("Buy oat milk", None, "pending")]
+    assert stored(postgresql_url) == [("Buy oat milk", None, "pending")]
 
 
 def test_the_page_of_an_origin_that_is_not_listed_is_refused(
@@ -577,15 +392,15 @@ def test_the_page_of_an_origin_that_is_not_listed_is_refused(
     ann.unroute_all()  # Playwright answers preflights itself as long as a route is set
     told: list[str] = []
     ann.on("console", lambda message: told.append(message.text))
-    _sign_up(ann, "Ann")
+    sign_up(ann, "Ann")
 
-    _add(ann, "Buy milk")
+    add(ann, "Buy milk")
 
     expect(ann.get_by_role("alert")).to_contain_text(
         "Could not add the task. The task server cannot be reached. Reconnecting…"
     )
     assert any("blocked by CORS policy" in message for message in told)
-    assert _stored(postgresql_url) == []
+    assert stored(postgresql_url) == []
     # Nothing else is wrong: outside the browser, her token is good.
     token = ann.request.get("/api/auth/token").json()["token"]
     headers = {"Authorization": f"Bearer {token}"}
@@ -618,34 +433,34 @@ def test_an_expired_token_is_renewed_without_the_user_noticing(
     answered: list[tuple[int, int]] = []
 
     def note(response: Response) -> None:
-        if response.url.startswith(backend.url):
+        if response.url.startswith(f"{backend.url}/api/tasks"):
             token = response.request.headers["authorization"]
             answered.append((tokens.setdefault(token, len(tokens)), response.status))
 
     ann.add_init_script(NOTE_ALERTS)
     ann.reload()
     ann.on("response", note)
-    _sign_up(ann, "Ann")
+    sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
     (first,) = tokens
     expiry = json.loads(base64.urlsafe_b64decode(first.split(".")[1] + "=="))["exp"]
     ann.wait_for_function("expiry => Date.now() / 1000 > expiry", arg=expiry)
     ann.clock.set_fixed_time(datetime.fromtimestamp(expiry + clock_seconds, UTC))
 
-    _add(ann, "Buy milk")
+    add(ann, "Buy milk")
 
-    _expect_tasks(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     assert answered == answers
     assert ann.evaluate("alerts") == []
 
 
 def test_a_stopped_server_is_told_and_recovered_from(ann: Page, backend: Server) -> None:
-    _sign_up(ann, "Ann")
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk")
+    sign_up(ann, "Ann")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
     backend.stop()
 
-    _add(ann, "Call Bob")
+    add(ann, "Call Bob")
     other_tab = ann.context.new_page()
     other_tab.goto("/")
 
@@ -658,11 +473,11 @@ def test_a_stopped_server_is_told_and_recovered_from(ann: Page, backend: Server)
 
     backend.start()
 
-    _expect_tasks(other_tab, "Buy milk")
+    expect_tasks(other_tab, "Buy milk")
     expect(other_tab.get_by_role("alert")).to_be_hidden()
     expect(ann.get_by_role("alert")).to_be_hidden()
     ann.get_by_role("button", name="Add", exact=True).click()
-    _expect_tasks(ann, "Call Bob", "Buy milk")
+    expect_tasks(ann, "Call Bob", "Buy milk")
     expect(ann.get_by_label("New task")).to_have_value("")
 
 
@@ -683,7 +498,7 @@ def test_an_answer_that_breaks_off_is_told_and_asked_for_again(ann: Page) -> Non
         threading.Thread(target=server.serve_forever, daemon=True).start()
         broken = f"http://127.0.0.1:{server.server_address[1]}/"
         ann.route("**/api/tasks?**", lambda route: route.continue_(url=broken))
-        _sign_up(ann, "Ann")
+        sign_up(ann, "Ann")
         expect(ann.get_by_role("alert")).to_contain_text(
             "Could not load the tasks. The task server cannot be reached. Reconnecting…"
         )
@@ -700,12 +515,12 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
     backend: Server,
     postgresql_url: URL,
 ) -> None:
-    _sign_up(ann, "Ann")
-    _add(ann, "Buy milk")
-    _expect_tasks(ann, "Buy milk")
-    _sign_up(bob, "Bob")
-    _add(bob, "Call Ann")
-    _expect_tasks(bob, "Call Ann")
+    sign_up(ann, "Ann")
+    add(ann, "Buy milk")
+    expect_tasks(ann, "Buy milk")
+    sign_up(bob, "Bob")
+    add(bob, "Call Ann")
+    expect_tasks(bob, "Call Ann")
     dialog = ann.get_by_role("dialog", name="Delete your account?")
 
     def delete(password: str) -> None:
@@ -721,10 +536,10 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
         "Your tasks cannot be erased now; nothing was deleted"
     )
     backend.start().wait("/ready")
-    assert len(_stored(postgresql_url)) == 2
+    assert len(stored(postgresql_url)) == 2
     delete("correct horse")
 
     expect(ann.get_by_text("Your account and your tasks are erased.")).to_be_visible()
-    assert _stored(postgresql_url) == [("Call Ann", None, "pending")]
-    _fill_in(ann, "Ann", "Sign in")
+    assert stored(postgresql_url) == [("Call Ann", None, "pending")]
+    fill_in(ann, "Ann", "Sign in")
     expect(ann.get_by_text("Invalid email or password")).to_be_visible()
