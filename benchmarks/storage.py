@@ -27,7 +27,8 @@ def _words(of: random.Random, least: int, most: int) -> str:
 def _fill(engine: Engine) -> None:
     """Store tasks as people write them.
 
-    Each has a title of some words, and every third a longer text, a due date or a tag. The users take turns at random, which is the worst order for an index that begins with them;
+    Each has a title of some words, and every third a longer text, a due date or a tag.
+    The users take turns at random, which is the worst order for an index that begins with them;
     their ids have 32 letters and digits, as Better Auth's.
     """
     of = random.Random(1)  # noqa: S311  # the same tasks in each run
