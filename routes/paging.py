@@ -102,13 +102,13 @@ class Page(BaseModel):
     )
     due_before: DueDate | None = Field(
         None,
-        description="Only tasks that are due before this. A day comes before its hours.",
-        json_schema_extra={"example": "2026-02-01"},
+        description="Only tasks that are due before this, such as `2026-02-01`. A day comes before "
+        "its hours.",
     )
     due_after: DueDate | None = Field(
         None,
-        description="Only tasks that are due after this. A day comes before its hours.",
-        json_schema_extra={"example": "2026-01-31T23:59"},
+        description="Only tasks that are due after this, such as `2026-01-31T23:59`. A day comes "
+        "before its hours.",
     )
     due: Literal["none"] | None = Field(None, description="`none`: only tasks without a due date.")
     q: Annotated[str, Field(max_length=TITLE_MAX_CHARS), Storable] = Field(

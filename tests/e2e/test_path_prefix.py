@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, expect
 from settings import ROOT
 from tests.actors import SECRET, bearer
 from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
+from tests.e2e.readme import SESSION
 from tests.e2e.server import Server, free_port
 from tests.e2e.swagger_ui import authorize, execute, open_operation
 
@@ -25,7 +26,6 @@ needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 needs_caddy = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed")
 
 EXAMPLES = ROOT / "examples/deployment"
-SESSION = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
 PREFIX = "/todo"
 
 # All that an nginx without privileges needs around a file of /etc/nginx/conf.d.

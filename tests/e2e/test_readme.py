@@ -4,11 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from settings import ROOT
+from tests.e2e.readme import SESSION
 from tests.e2e.server import free_port
-
-_, _, SECTION = (ROOT / "README.md").read_text().partition("## Try it with curl\n")
-SESSION = re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)[0]
 
 
 def test_the_session_works_as_pasted(checkout: Path, environment: dict[str, str]) -> None:
