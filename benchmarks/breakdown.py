@@ -5,7 +5,7 @@ Served by itself, `breakdown:app` is the one of them that STEP names.
 
 import os
 from collections import defaultdict, namedtuple
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from math import nan
@@ -19,13 +19,13 @@ from sqlmodel import Session
 from starlette.types import ASGIApp
 from typing_extensions import override
 
+import db
 from benchmarks.comparison import ASYNC, DEF, FEW
 from benchmarks.floors import fastapi as constant
 from benchmarks.load import Sample, median
 from benchmarks.operations import Target, start
 from benchmarks.report import Bench, Results, number, progress, ratio, table
 from benchmarks.servers import our_command, uvicorn_command
-from db import Database, get_session
 from gate import CORS, Headers
 from logs import RequestLog, configure_logging
 from main import create_app, freeze
@@ -114,34 +114,15 @@ def _guarded_constant() -> ASGIApp:
 
 
 def _service_with(session_type: type[Session]) -> FastAPI:
-    app = create_app(Settings())
-    database: Database = app.state.database
-
-    async def get_other_session() -> AsyncIterator[Session]:
-        with session_type(database.engine, info={"database": database}) as session:
-            yield session
-
-    app.dependency_overrides[get_session] = get_other_session
-    return app
-
-
-def _service_with_one_session() -> FastAPI:
-    app = create_app(Settings())
-    database: Database = app.state.database
-    session = _Kept(database.engine, info={"database": database})
-
-    async def get_the_session() -> Session:
-        return session
-
-    app.dependency_overrides[get_session] = get_the_session
-    return app
+    # Not by `dependency_overrides`, with which FastAPI analyzes the dependencies for each request.
+    vars(db)["Session"] = session_type  # get_session looks it up for each request
+    return create_app(Settings())
 
 
 ALONE = "an async handler, the service's loop and protocol"
 AROUND = "headers, CORS, request id, limit in flight"
 LINE = "the line in the log"
-ROUTE = "route, token, parameters, task as JSON"
-SESSION = "a session of its own, from a generator dependency"
+ROUTE = "route, token, parameters, an idle session, task as JSON"
 STATEMENT = "the statement, through psycopg2 in a greenlet"
 SQLALCHEMY = "SQLAlchemy's statement and result, the time limit"
 WHOLE = "the session's transaction, the pool: the service"
@@ -152,8 +133,7 @@ STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {
     ALONE: (CONSTANT_PATHS[ASYNC], "WARNING", _constant),
     AROUND: (CONSTANT_PATHS[ASYNC], "WARNING", _guarded_constant),
     LINE: (CONSTANT_PATHS[ASYNC], "INFO", _guarded_constant),
-    ROUTE: (None, "INFO", _service_with_one_session),
-    SESSION: (None, "INFO", lambda: _service_with(_Kept)),
+    ROUTE: (None, "INFO", lambda: _service_with(_Kept)),
     STATEMENT: (None, "INFO", lambda: _service_with(_Driver)),
     SQLALCHEMY: (None, "INFO", lambda: _service_with(_Connection)),
 }
@@ -193,7 +173,7 @@ def measure(bench: Bench) -> Results:
         rows.append(_row(name, now, before, used[DEF], str(errors)))
         before = now
     lowest = {
-        operation: used[ALONE][operation] + used[STATEMENT][operation] - used[SESSION][operation]
+        operation: used[ALONE][operation] + used[STATEMENT][operation] - used[ROUTE][operation]
         for operation in OPERATIONS
     }
     rows.append(_row(LOWEST, lowest, dict.fromkeys(OPERATIONS, nan), used[DEF], ""))

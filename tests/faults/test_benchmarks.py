@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from benchmarks.breakdown import STEPS, WHOLE
+from benchmarks.comparison import DEF
 from settings import ROOT
 from tests.faults.conftest import needs_wrk
 
@@ -35,7 +37,7 @@ def test_a_quick_run_compares_every_operation_without_an_error(
     assert [len(few), len(many)] == [3 + 6 * 4, 3 + 6 * 3]
     assert {row[-1] for row in few + many if row[1] == "this service"} == {"0"}
     *breakdown, lowest = _rows(done.stdout, "breakdown")
-    assert len(breakdown) == 7
+    assert [name for name, *_ in breakdown] == [DEF, *STEPS, WHOLE]
     assert {row[-1] for row in breakdown} == {"0"}
     assert lowest[0].startswith("the lowest")
     document = Path("docs/performance.md")
