@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import uvicorn
@@ -22,16 +23,18 @@ from opentelemetry import trace
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
+import statements
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import Database
+from driver import transaction
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
 from gate import CORS, HeadAsGet, Headers, Prefix
 from logs import RequestLog, configure_logging
 from overload import Limit
 from paths import Paths
 from rates import TOO_MANY, RateLimit
-from routes import docs, health, tasks, transfers, users
-from settings import ENV_FILE, ROOT, Settings, read_settings
+from routes import changes, docs, health, tasks, transfers, users
+from settings import ENV_FILE, ROOT, DatabaseSettings, Settings, read_settings
 from telemetry import HiddenQuery, trace_statements
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
@@ -130,11 +133,11 @@ def _include_routes(app: FastAPI) -> None:
     if app.state.rate_limit is not None:
         limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
     # What has a name under /api/tasks comes before what has an id there.
-    for router in (transfers.router, tasks.router):
+    for router in (changes.router, transfers.router, tasks.router):
         app.include_router(
             router, prefix="/api/tasks", tags=["tasks"], dependencies=limits, responses=limited
         )
-    for router in (transfers.router, tasks.router):
+    for router in (changes.router, transfers.router, tasks.router):
         app.include_router(
             router,
             prefix="/api/{user_id}/tasks",
@@ -196,8 +199,15 @@ def main() -> None:
     token = commands.add_parser("token", help="print a token for curl and /docs")
     token.add_argument("user", help="the user id, which becomes the claim sub")
     token.add_argument("--minutes", default=60, type=int, help="how long it is valid (%(default)s)")
+    purge = commands.add_parser("purge", help="remove the tombstones of deleted tasks")
+    purge.add_argument(
+        "--days", default=90, type=_days, help="keep those of the last days (%(default)s)"
+    )
     arguments = parser.parse_args()
-    if arguments.command == "token":
+    if arguments.command == "purge":
+        removed = _purge(timedelta(days=arguments.days))
+        sys.stdout.write(f"Removed {removed} tombstones\n")
+    elif arguments.command == "token":
         secret = read_settings(Settings).better_auth_secret
         if secret is None:
             parser.error("token needs BETTER_AUTH_SECRET, which is not set")
@@ -210,6 +220,25 @@ def _path_prefix(text: str) -> str:
     if not PATH_PREFIX.fullmatch(text):
         raise argparse.ArgumentTypeError("write it as /x, with letters, digits and . _ ~ - only")
     return text
+
+
+def _days(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        raise argparse.ArgumentTypeError("write a number of days, at least 1")
+    return int(text)
+
+
+def _purge(keep: timedelta) -> int:
+    """Remove older tombstones. Clients that have not asked for changes since must start over."""
+    database = Database(read_settings(DatabaseSettings).database_url, auto_migrate=False)
+    before = {"before": datetime.now(UTC) - keep}
+    try:
+        database.schema.require_current()
+        with database.engine.connect() as connection, transaction(connection):
+            connection.execute(statements.RECORD_PURGE, before)
+            return connection.execute(statements.PURGE, before).rowcount
+    finally:
+        database.close()
 
 
 def sign(secret: SecretStr, user_id: str, minutes: int) -> str:

@@ -187,7 +187,16 @@ class Task(SQLModel, table=True):
 
     __table_args__ = (
         # The default order of the list, within a user.
-        Index("ix_task_user_id_created_at_id", "user_id", "created_at", "id"),
+        Index(
+            "ix_task_user_id_created_at_id",
+            "user_id",
+            "created_at",
+            "id",
+            postgresql_where=text("deleted_at IS NULL"),
+            sqlite_where=text("deleted_at IS NULL"),
+        ),
+        # The order of the changes, within a user.
+        Index("ix_task_user_id_changed_id", "user_id", "changed", "id"),
         Index(
             "uq_task_user_id_idempotency_key",
             "user_id",
@@ -229,9 +238,26 @@ class Task(SQLModel, table=True):
     idempotency_key: str | None = Field(max_length=IDEMPOTENCY_KEY_MAX_CHARS)
     idempotency_digest: str | None = Field(max_length=64)  # of the body that came with the key
     replayed: bool  # the key has come again
+    # Set on a tombstone: a deleted task, without anything that its owner wrote.
+    deleted_at: datetime | None
+    # Where the last change stands in the order of all changes. The database sets it, by triggers:
+    # PostgreSQL to the id of the transaction, SQLite to `Sync.changed`.
+    changed: int = Field(sa_type=BigInteger)
+
+
+class Sync(SQLModel, table=True):
+    """One row, about the tokens that GET /api/tasks/changes gives."""
+
+    __tablename__ = "todo_backend_sync"
+
+    # A random number. Whoever restores an older state of the database changes it.
+    identity: int = Field(primary_key=True, sa_type=BigInteger)
+    changed: int = Field(sa_type=BigInteger)  # the last change, in SQLite only
+    purged: int = Field(sa_type=BigInteger)  # the latest change among the tombstones removed
 
 
 TASKS = SQLModel.metadata.tables["task"]
+SYNC = SQLModel.metadata.tables["todo_backend_sync"]
 
 
 Digits = BeforeValidator(_refuse_other_spellings)

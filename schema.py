@@ -27,11 +27,14 @@ VERSION_TABLE = "todo_backend_version"
 MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
 
-# What the statements need: the columns, and the unique index that ON CONFLICT names.
+# What the statements need: the columns, the unique index that ON CONFLICT names, and the trigger
+# that puts changes in order.
 TABLES = Task.metadata.tables.values()
-NEEDED = {f"{table.name}.{column.name}" for table in TABLES for column in table.columns} | {
-    str(index.name) for table in TABLES for index in table.indexes if index.unique
-}
+NEEDED = (
+    {f"{table.name}.{column.name}" for table in TABLES for column in table.columns}
+    | {str(index.name) for table in TABLES for index in table.indexes if index.unique}
+    | {"task_changed"}
+)
 
 # Of these, what a table has that is found where the version table is: a table of the same name in
 # a schema that comes earlier in the search path is not this program's.
@@ -46,10 +49,13 @@ WHERE attnum > 0 AND NOT attisdropped
 UNION ALL
 SELECT found.relname FROM ours JOIN pg_index ON indrelid = ours.oid
 JOIN pg_class AS found ON found.oid = indexrelid WHERE indisunique AND indisvalid
+UNION ALL
+SELECT tgname FROM ours JOIN pg_trigger ON tgrelid = ours.oid WHERE tgenabled IN ('O', 'A')
 """
 FIND_IN_SQLITE = """
 SELECT :table || '.' || name FROM pragma_table_info(:table)
 UNION ALL SELECT name FROM pragma_index_list(:table) WHERE "unique"
+UNION ALL SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = :table
 """
 
 # The schema to migrate: the one where this program's tables are, or else the first in the search
@@ -202,7 +208,7 @@ def require_unicode(connection: Connection) -> None:
 
 
 def found_in(connection: Connection) -> set[str]:
-    """Return the columns, as `table.column`, and the unique indexes of this program's tables."""
+    """Return what this program's tables have: `table.column`, unique indexes, and triggers."""
     names = [table.name for table in TABLES]
     if connection.dialect.name == "postgresql":
         found = connection.exec_driver_sql(

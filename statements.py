@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     BindParameter,
+    Boolean,
     Column,
     ColumnElement,
     Row,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     false,
     func,
     or_,
+    true,
     tuple_,
     update,
 )
@@ -36,12 +38,13 @@ from sqlalchemy import insert as insert_rows
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.dml import Delete, ReturningDelete, ReturningUpdate
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from models import (
+    SYNC,
     TAG_SEPARATOR,
     TASKS,
     Priority,
@@ -62,6 +65,11 @@ Rows = SelectOfScalar[Row[Any]]
 
 def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
     """Limit a statement to the tasks of one user: the parameter `owner`, which it then requires."""
+    return _owned_or_deleted(TASKS.c.deleted_at.is_(None), *more)
+
+
+def _owned_or_deleted(*more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Limit a statement to the tasks of one user and the tombstones of those they deleted."""
     return and_(TASKS.c.user_id == bindparam("owner"), *more)
 
 
@@ -76,11 +84,29 @@ def _one_task() -> ColumnElement[bool]:
 
 # Parameters: owner, task_id.
 READ = select_tasks().where(_one_task())
-DELETE = delete(TASKS).where(_one_task()).returning(TASKS.c.id)
 
 # Parameters: owner.
 COUNT = select(func.count()).select_from(TASKS).where(owned())
-ERASE = delete(TASKS).where(owned())
+ERASE = delete(TASKS).where(_owned_or_deleted())
+
+
+class this_change(FunctionElement[int]):  # noqa: N801  # it is called as functions of `func` are
+    """The place of this statement's changes in the order of all changes."""
+
+    inherit_cache = True
+
+
+@compiles(this_change, "postgresql")
+def _(_: this_change, __: SQLCompiler, **___: object) -> str:
+    return "pg_current_xact_id()::text::bigint"
+
+
+@compiles(this_change, "sqlite")
+def _(_: this_change, __: SQLCompiler, **___: object) -> str:
+    return "task.changed"  # a trigger sets it
+
+
+SET_BY_DATABASE = {"id", "changed", "deleted_at"}
 
 
 def _create() -> UpdateBase:
@@ -89,7 +115,7 @@ def _create() -> UpdateBase:
     The unique index decides: of concurrent requests with one key, one inserts, and the others get
     its row, marked as `replayed`. Without a key nothing conflicts.
     """
-    given = [column for column in TASKS.c if column.name not in {"id", "user_id"}]
+    given = [column for column in TASKS.c if column.name not in {"user_id", *SET_BY_DATABASE}]
     values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
     tasks = select(TASKS.c.id).correlate(None)
     full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
@@ -108,11 +134,11 @@ def _create() -> UpdateBase:
     )
 
 
-# Parameters: owner, new_<column> for each column but id and user_id, and `others`: how many tasks
-# the owner may have beside the new one. Returns no row if the owner has more.
+# Parameters: owner, new_<column> for each column but user_id and SET_BY_DATABASE, and `others`: how
+# many tasks the owner may have beside the new one. Returns no row if the owner has more.
 CREATE = _create()
 
-# Parameters: a mapping for each row, with every column but id.
+# Parameters: a mapping for each row, with every column but SET_BY_DATABASE.
 INSERT = insert_rows(TASKS)
 
 
@@ -129,9 +155,37 @@ def update_many(
     return _update(names, owned(*_selected(statuses, ids)))
 
 
-def delete_many(statuses: Collection[TaskStatus], ids: Collection[int]) -> Delete:
-    """Delete the selected tasks. Parameters: owner."""
-    return delete(TASKS).where(owned(*_selected(statuses, ids)))
+def _bury(which: ColumnElement[bool]) -> Update:
+    """Turn tasks into tombstones: all that their owner wrote is erased."""
+    return (
+        update(TASKS)
+        .where(which)
+        .values(
+            title="",
+            description=None,
+            status=TaskStatus.PENDING,
+            due_date=None,
+            priority=Priority.MEDIUM,
+            tags=[],
+            title_folded="",
+            description_folded=None,
+            tags_folded="",
+            idempotency_key=None,
+            idempotency_digest=None,
+            version=TASKS.c.version + 1,
+            changed=this_change(),
+            deleted_at=bindparam("now", type_=TASKS.c.deleted_at.type),
+        )
+    )
+
+
+# Parameters: owner, task_id, now.
+DELETE = _bury(_one_task()).returning(TASKS.c.id)
+
+
+def delete_many(statuses: Collection[TaskStatus], ids: Collection[int]) -> Update:
+    """Delete the selected tasks. Parameters: owner, now."""
+    return _bury(owned(*_selected(statuses, ids)))
 
 
 def new_values(changes: TaskUpdate) -> dict[str, object]:
@@ -159,6 +213,7 @@ def _update(names: frozenset[str], which: ColumnElement[bool]) -> Update:
         .values(
             **new,
             version=columns.version + case((changed, 1), else_=0),
+            changed=case((changed, this_change()), else_=columns.changed),
             updated_at=case((changed & (columns.updated_at < now), now), else_=columns.updated_at),
         )
     )
@@ -173,7 +228,7 @@ def _selected(
         yield TASKS.c.id.in_(ids)
 
 
-OneTask = TypeVar("OneTask", Rows, ReturningUpdate[Any], ReturningDelete[Any])
+OneTask = TypeVar("OneTask", Rows, ReturningUpdate[Any])
 
 ANY_VERSION: frozenset[int] = frozenset({0})  # versions begin at 1
 
@@ -365,4 +420,97 @@ EXPORT = (
     )
     .order_by(*EXPORT_ORDER)
     .limit(EXPORT_PAGE_ROWS)
+)
+
+
+class horizon(FunctionElement[int]):  # noqa: N801  # as json_words
+    """The oldest change that may still be uncommitted: all before it are visible or undone."""
+
+    inherit_cache = True
+
+
+class next_change(FunctionElement[int]):  # noqa: N801  # as json_words
+    """A change that nothing has made yet."""
+
+    inherit_cache = True
+
+
+class database_identity(FunctionElement[str]):  # noqa: N801  # as json_words
+    """Identify the database, and the history of its changes."""
+
+    inherit_cache = True
+
+
+@compiles(horizon, "postgresql")
+def _(_: horizon, __: SQLCompiler, **___: object) -> str:
+    return "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+
+
+@compiles(next_change, "postgresql")
+def _(_: next_change, __: SQLCompiler, **___: object) -> str:
+    return "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+
+
+@compiles(horizon, "sqlite")
+@compiles(next_change, "sqlite")
+def _(_: horizon | next_change, __: SQLCompiler, **___: object) -> str:
+    return "(SELECT changed + 1 FROM todo_backend_sync)"  # one writer at a time
+
+
+@compiles(database_identity, "postgresql")
+def _(_: database_identity, __: SQLCompiler, **___: object) -> str:
+    # A dump that is restored keeps the first; another database has another oid, another cluster
+    # another system identifier, and a fail-over begins a new timeline.
+    return (
+        "concat_ws('.', todo_backend_sync.identity, todo_backend_sync.tableoid,"
+        " (pg_control_system()).system_identifier,"
+        " left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))"
+    )
+
+
+@compiles(database_identity, "sqlite")
+def _(_: database_identity, __: SQLCompiler, **___: object) -> str:
+    return "todo_backend_sync.identity"
+
+
+def _changes() -> Rows:
+    order = (TASKS.c.changed, TASKS.c.id)
+    place = tuple_(bindparam("changed"), bindparam("id"))
+    live_only = or_(TASKS.c.deleted_at.is_(None), bindparam("with_deleted", type_=Boolean))
+    changes = (
+        select_tasks(TASKS.c.changed, TASKS.c.deleted_at)
+        .where(_owned_or_deleted(tuple_(*order) > place, live_only))
+        .order_by(*order)
+        .limit(bindparam("limit"))
+        .subquery()
+    )
+    known = exists(select(TASKS.c.id).where(_owned_or_deleted(TASKS.c.id == bindparam("known"))))
+    rows = cast(
+        "Rows",
+        Select(
+            *changes.c,
+            SYNC.c.purged,
+            database_identity().label("identity"),
+            horizon().label("horizon"),
+            next_change().label("next_change"),
+            known.label("is_known"),
+        ),
+    )
+    return rows.select_from(SYNC.outerjoin(changes, true())).order_by(
+        changes.c.changed, changes.c.id
+    )
+
+
+# The tasks and, `with_deleted`, the tombstones after a place in the order of changes. Each row also
+# has what a token is checked against, and if there are no changes, one row has only that.
+# `is_known` says whether the owner has the task or tombstone `known`. Parameters: owner, changed
+# and id (the place), with_deleted, limit, known.
+CHANGES = _changes()
+
+# For all users, as no request does. Parameter: before. The first records what the second removes.
+_OLD = (TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type),)
+_LATEST = select(func.max(TASKS.c.changed)).where(*_OLD).scalar_subquery()
+RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LATEST).values(purged=_LATEST)
+PURGE = delete(TASKS).where(
+    *_OLD, TASKS.c.changed <= select(SYNC.c.purged).correlate(None).scalar_subquery()
 )

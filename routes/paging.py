@@ -75,17 +75,32 @@ class Cursor:
         return self.value
 
     def encode(self) -> str:
-        """Write it as callers see it: opaque, and fit for a URL."""
-        return urlsafe_b64encode(CURSOR.dump_json(self)).decode().rstrip("=")
+        """Write it as callers see it."""
+        return to_opaque(CURSOR.dump_json(self))
 
 
 CURSOR = TypeAdapter(Cursor)
 
 
+def to_opaque(json: bytes) -> str:
+    """Encode JSON for a URL, so that nobody relies on what is in it."""
+    return urlsafe_b64encode(json).decode().rstrip("=")
+
+
+def from_opaque(text: str) -> bytes:
+    """Decode what `to_opaque` has encoded.
+
+    Raises:
+        ValueError: it is something else.
+
+    """
+    encoded = text.encode("ascii")
+    return urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
+
+
 def _decode(text: str) -> Cursor:
     try:
-        encoded = text.encode("ascii")
-        return CURSOR.validate_json(urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)))
+        return CURSOR.validate_json(from_opaque(text))
     except ValueError as error:
         raise ValueError("is not one that a Link has given") from error
 

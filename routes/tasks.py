@@ -219,7 +219,8 @@ def delete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
     """Delete a task for good. Its id is never given out again."""
-    _execute_if(statements.DELETE, request, task_id, user, session)
+    now = datetime.now(UTC)
+    _execute_if(statements.DELETE, request, task_id, user, session, now=now)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -242,7 +243,8 @@ def patch_tasks(
 def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionDep) -> Deleted:
     """Delete all tasks with a status, or with one of some ids, at once."""
     statement = statements.delete_many(selection.status, selection.id)
-    return Deleted(deleted=session.exec(statement, params={"owner": user.id}).rowcount)
+    parameters = {"owner": user.id, "now": datetime.now(UTC)}
+    return Deleted(deleted=session.exec(statement, params=parameters).rowcount)
 
 
 class KeyedBody(NamedTuple):

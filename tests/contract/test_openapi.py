@@ -54,6 +54,7 @@ DOCUMENTED = {
     "patch_task": {"200", "400", "404", "408", "412", "413"},
     "complete_task": {"200", "404", "412"},
     "delete_task": {"204", "404", "412"},
+    "list_changes": {"200", "410"},
     "export_tasks": {"200"},
     "import_tasks": {"200", "201", "408", "409", "413"},
     "list_tags": {"200"},

@@ -57,4 +57,4 @@ def test_two_processes_upgrade_ten_thousand_tasks_at_once(
     engine.dispose()
     assert [answer.headers["X-Total-Count"] for answer in answers] == [str(TASKS // 4)] * 4
     assert after == before
-    assert [tuple(row) for row in versions] == [("todo_0004",)]
+    assert [tuple(row) for row in versions] == [("todo_0005",)]

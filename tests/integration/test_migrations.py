@@ -42,9 +42,10 @@ def _indexes(database: Database) -> list[ReflectedIndex]:
 
 def test_up_down_and_up_again(database: Database, alembic: Config) -> None:
     command.upgrade(alembic, "head")
-    assert _tables(database) == {"todo_backend_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "todo_backend_sync", "task"}
     assert {index["name"]: index["column_names"] for index in _indexes(database)} == {
         "ix_task_user_id_created_at_id": ["user_id", "created_at", "id"],
+        "ix_task_user_id_changed_id": ["user_id", "changed", "id"],
         "uq_task_user_id_idempotency_key": ["user_id", "idempotency_key"],
     }
 
@@ -52,7 +53,7 @@ def test_up_down_and_up_again(database: Database, alembic: Config) -> None:
     assert _tables(database) == {"todo_backend_version"}
 
     command.upgrade(alembic, "head")
-    assert _tables(database) == {"todo_backend_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "todo_backend_sync", "task"}
 
 
 def test_tasks_of_the_first_revision_can_be_searched_after_the_second(
@@ -93,7 +94,7 @@ def test_the_command_alembic_uses_the_configured_database(
 
     command.upgrade(Config(toml_file=ROOT / "pyproject.toml"), "head")
 
-    assert _tables(database) == {"todo_backend_version", "task"}
+    assert _tables(database) == {"todo_backend_version", "todo_backend_sync", "task"}
 
 
 def test_a_failed_migration_leaves_nothing_behind(
@@ -161,7 +162,7 @@ def test_with_auto_migrate_off_an_older_schema_is_named(
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
 
-    assert "The schema is at revision todo_0002, this program's is todo_0004" in caplog.text
+    assert "The schema is at revision todo_0002, this program's is todo_0005" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -214,14 +215,14 @@ def test_a_migration_may_take_longer_than_the_database_allows_by_default(
     with engine.connect() as connection:
         for limit in limits:
             connection.exec_driver_sql(
-                f"ALTER DATABASE {empty_postgresql.database} SET {limit} = 10"
+                f"ALTER DATABASE {empty_postgresql.database} SET {limit} = 100"
             )
     engine.dispose()
     database = Database(empty_postgresql, auto_migrate=False)
 
     with migration_connection(database.engine) as connection:
-        time.sleep(0.02)
-        connection.exec_driver_sql("SELECT pg_sleep(0.02)")
+        time.sleep(0.2)
+        connection.exec_driver_sql("SELECT pg_sleep(0.2)")
         shown = [connection.exec_driver_sql(f"SHOW {limit}").scalar_one() for limit in limits]
 
     assert shown == ["0"] * 3

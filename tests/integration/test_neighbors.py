@@ -199,7 +199,7 @@ def test_an_earlier_version_is_taken_over_with_its_tasks(
 
     assert found == ["İstanbul"]
     assert _rows(engine, shown) == before
-    assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0004",)]
+    assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0005",)]
     # Copies of the earlier version, which may still run, read this.
     assert _rows(engine, "SELECT * FROM alembic_version") == [(revision,)]
 
@@ -226,7 +226,7 @@ def test_an_earlier_version_is_not_taken_over_where_auto_migrate_is_off(
         ),
         ("ALTER TABLE task DROP COLUMN replayed", "task.replayed"),
         ("ALTER TABLE task RENAME COLUMN title TO name", "task.title"),
-        ("ALTER TABLE task RENAME TO tasks", "task.created_at, task.description"),
+        ("ALTER TABLE task RENAME TO tasks", "task.created_at"),
     ],
 )
 def test_what_the_statements_need_and_somebody_removed_is_named(
@@ -247,8 +247,38 @@ def test_what_the_statements_need_and_somebody_removed_is_named(
         assert started.get("/api/tasks").status_code == 503
     of_ready, _, of_start = reasons()
     assert of_ready == of_start
-    assert "The schema is at revision todo_0004, but lacks " in of_ready
+    assert "The schema is at revision todo_0005, but lacks " in of_ready
     assert missing in of_ready
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "missing"),
+    [
+        ("sqlite", "DROP TRIGGER task_changed", "task_changed"),
+        ("postgresql", "DROP TRIGGER task_changed ON task", "task_changed"),
+        ("postgresql", "ALTER TABLE task DISABLE TRIGGER task_changed", "task_changed"),
+    ],
+)
+def test_a_schema_that_does_not_order_changes_is_refused(
+    request: pytest.FixtureRequest,
+    kind: str,
+    change: str,
+    missing: str,
+    reasons: Callable[[], list[str]],
+) -> None:
+    url: URL = request.getfixturevalue(f"{kind}_url")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(change)
+    engine.dispose()
+
+    with TestClient(create_app(settings_for(url)), headers=bearer("ann")) as ann:
+        assert ann.get("/ready").status_code == 503
+        assert ann.get("/api/tasks/changes").status_code == 503
+
+    assert {reason.partition(", but ")[2].partition(":")[0] for reason in reasons()} == {
+        f"lacks {missing}"
+    }
 
 
 SCHEMAS = {
@@ -320,7 +350,7 @@ def test_a_table_that_comes_before_ours_in_the_search_path_is_not_ours(
     with TestClient(create_app(settings_for(empty_postgresql)), headers=bearer("ann")) as ann:
         assert ann.delete("/api/me").status_code == 503
 
-    assert "but lacks task.created_at" in reasons()[-1]
+    assert "but lacks task.changed, task.created_at" in reasons()[-1]
     assert len(_rows(engine, "SELECT * FROM app.task")) == 1
 
 

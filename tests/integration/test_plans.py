@@ -82,3 +82,14 @@ def test_a_deep_page_begins_at_its_cursor(plans: list[str], ann: TestClient) -> 
 
     (plan,) = plans
     assert "(user_id=? AND created_at<?)" in plan or "ROW(created_at, id) < ROW(" in plan
+
+
+def test_changes_are_read_from_their_place_on(plans: list[str], ann: TestClient) -> None:
+    token = ann.get("/api/tasks/changes").json()["next"]
+    plans.clear()
+
+    assert len(ann.get(f"/api/tasks/changes?since={token}").json()["tasks"]) == 100
+
+    (plan,) = plans
+    assert "ix_task_user_id_changed_id" in plan
+    assert "changed>?" in plan or "(ROW(changed, id) > ROW(" in plan

@@ -1,0 +1,141 @@
+"""The changes since a client last asked, so that it can keep a copy of the caller's tasks.
+
+docs/sync.md describes the protocol.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic_core import to_json
+from sqlalchemy import Row
+
+import statements
+from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
+from db import SessionDep
+from errors import INVALID, UNAVAILABLE, documented
+from models import BIGINT_MAX, INT32, INT64, Digits, TaskPublic
+from routes.paging import from_opaque, task_of, to_opaque
+from routes.tasks import json_response
+
+LIMIT_MAX = 500
+LIMIT_DEFAULT = 100
+
+Number = Annotated[int, Field(ge=0, le=BIGINT_MAX)]
+TOO_OLD = "The token is too old, or from another database or user: start without one"
+
+router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
+
+
+@dataclass(frozen=True)
+class Token:
+    """How far a client has come in the order of changes."""
+
+    origin: str  # a digest of the database's identity and the user
+    # A task that the client has. If not even its tombstone is left, the user erased everything.
+    known: Number
+    # The client has all changes before it, once it has walked through all pages.
+    horizon: Number
+    # On a walk through several pages, the last change that the client has. Otherwise 0.
+    changed: Number
+    id: Number
+    # The first walk lists tasks only: the client has nothing that could have been deleted.
+    is_first: bool
+
+    def parameters(self) -> dict[str, object]:
+        """Return the values for CHANGES."""
+        return {
+            "changed": self.changed if self.id else self.horizon,
+            "id": self.id,
+            "with_deleted": not self.is_first,
+            "known": self.known,
+        }
+
+    def encode(self) -> str:
+        """Write it as callers see it."""
+        return to_opaque(TOKEN.dump_json(self))
+
+
+TOKEN = TypeAdapter(Token)
+START = Token("", known=0, horizon=0, changed=0, id=0, is_first=True)
+
+
+def _decode(text: str) -> Token:
+    try:
+        return TOKEN.validate_json(from_opaque(text))
+    except ValueError as error:
+        raise ValueError("is not a `next` that this operation has returned") from error
+
+
+class ChangesQuery(BaseModel):
+    """Which changes a request asks for."""
+
+    since: Annotated[Token | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})] = (
+        Field(None, description="The `next` of the last response. Without it, you get all tasks.")
+    )
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
+        LIMIT_DEFAULT
+    )
+
+
+class Changes(BaseModel):
+    """What has changed."""
+
+    tasks: list[TaskPublic] = Field(description="Created or changed, as they are now.")
+    deleted: list[Annotated[int, Field(json_schema_extra=INT64)]] = Field(
+        description="The ids of tasks that are gone."
+    )
+    next: str = Field(description="The `since` of your next request.")
+    more: bool = Field(description="Whether there are more changes: ask again at once.")
+
+
+GONE = documented(410, "The token is no longer valid", TOO_OLD)
+
+
+@router.get("/changes", response_model=Changes, responses=GONE)
+def list_changes(
+    query: Annotated[ChangesQuery, Query()], user: CurrentUser, session: SessionDep
+) -> Response:
+    """List what has changed since your last request, the oldest change first.
+
+    Every committed change is listed at least once; a change may be listed again.
+    """
+    since = query.since or START
+    parameters = {"owner": user.id, "limit": query.limit + 1, **since.parameters()}
+    rows = session.exec(statements.CHANGES, params=parameters).all()
+    origin = sha256(f"{rows[0].identity} {user.id}".encode()).hexdigest()[:16]
+    if query.since is not None:
+        _require_complete(since, rows[0], origin)
+    page = [row for row in rows[: query.limit] if row.id is not None]
+    tasks = [row for row in page if row.deleted_at is None]
+    more = len(rows) > query.limit
+    token = Token(
+        origin,
+        known=tasks[-1].id if tasks else since.known,
+        horizon=since.horizon if since.id else rows[0].horizon,
+        changed=page[-1].changed if more else 0,
+        id=page[-1].id if more else 0,
+        is_first=since.is_first and more,
+    )
+    changes = {
+        "tasks": [task_of(row) for row in tasks],
+        "deleted": [row.id for row in page if row.deleted_at is not None],
+        "next": token.encode(),
+        "more": more,
+    }
+    return json_response(to_json(changes))
+
+
+def _require_complete(token: Token, state: Row[Any], origin: str) -> None:
+    """Refuse a token with which a client would miss something."""
+    is_complete = (
+        token.origin == origin
+        and state.purged < token.horizon
+        and max(token.horizon, token.changed) <= state.next_change
+        and (token.known == 0 or state.is_known)
+    )
+    if not is_complete:
+        raise HTTPException(HTTPStatus.GONE, TOO_OLD)

