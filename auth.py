@@ -48,13 +48,15 @@ CLOCK_SKEW_SECONDS = 5
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
-UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
-FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
+UNAUTHORIZED = documented(401, "The token is missing or invalid", "Token has expired")
+FOREIGN_PATH = documented(
+    403, "The path names another user than the token", "The path names another user than the token"
+)
 TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
 )
 TOO_SLOW = documented(
-    408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
+    408, "The body arrived too slowly", f"The body took longer than {BODY_SECONDS} seconds"
 )
 BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW | TOO_LARGE
 
@@ -463,7 +465,10 @@ def _too_large(max_bytes: int) -> HTTPException:
 class _BearerScheme(SecurityBase):
     """The scheme as /docs shows it; called, it gives the user whom the route has found."""
 
-    model = HTTPBearer(bearerFormat="JWT", description="The JWT of Better Auth.")
+    model = HTTPBearer(
+        bearerFormat="JWT",
+        description="A JWT of your Better Auth server, or of `uv run main.py token`.",
+    )
     scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> User:
@@ -476,7 +481,11 @@ CurrentUser = Annotated[User, Security(_BearerScheme())]
 
 async def require_own_path(
     user_id: Annotated[
-        str, Path(description="Your own user id.", openapi_examples={"Ann": {"value": "ann"}})
+        str,
+        Path(
+            description="Your own user id, such as `ann`: the `sub` of your token.",
+            openapi_examples={"Ann": {"value": "ann"}},
+        ),
     ],
     user: CurrentUser,
 ) -> None:
