@@ -52,11 +52,15 @@ Tasks for many users. You see and change only your own.
 
 - **Sign in**: send the JWT of your Better Auth server with every request: `Authorization: Bearer <JWT>`.
   To try the operations in `/docs`, press *Authorize* and paste a token, such as one that `uv run main.py token ann` prints.
+
 - **Errors** have one format: `{"detail": "Task not found", "status_code": 404}`.
   A 422 adds `errors`, with the name of each invalid field and the reason.
+
 - **Conflicts**: the `ETag` of a response is the version of its task.
   Send it back as `If-Match`, and the task is updated only if nobody has changed it since; otherwise you get a 412.
+
 - **Retries**: send an `Idempotency-Key` with a POST, and you can repeat the request without creating anything twice.
+
 - **Unknown query parameters** get a 422, so that a misspelled filter cannot update or delete more than you meant.
 """  # noqa: E501  # Markdown, in which a line may be as long as its sentence
 
