@@ -13,9 +13,10 @@ from sqlalchemy import Row
 from sqlmodel import Session
 
 import statements
-from auth import BAD_BODY, UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import SessionDep
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from guard import BAD_BODY, GuardedRoute
 from models import (
     BIGINT_MAX,
     IDEMPOTENCY_KEY_MAX_CHARS,

@@ -16,10 +16,11 @@ from pydantic_core import to_json
 from sqlmodel import Session
 
 import statements
-from auth import BODY_MAX_BYTES, UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from guard import BODY_MAX_BYTES, GuardedRoute
 from models import INT64, TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
 from routes.tasks import (

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 import statements
-from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import SessionDep
 from errors import INVALID, UNAVAILABLE
+from guard import GuardedRoute
 from models import INT64, User, folded
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
