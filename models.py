@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from unicodedata import category, normalize
 
 from pydantic import (
@@ -299,9 +299,8 @@ def _drop_default(schema: JsonDict) -> None:
 
 def without_null(schema: JsonDict) -> None:
     """Document an optional parameter with its type alone: no query or header can have null."""
-    match schema.pop("anyOf"):
-        case [dict(type_), _]:
-            schema.update(type_ | schema)
+    type_, _ = cast("list[JsonDict]", schema.pop("anyOf"))  # as Pydantic writes `... | None`
+    schema.update(type_ | schema)
 
 
 class TaskCreate(BaseModel):
