@@ -4,59 +4,40 @@ python-jose checks the signature only. It does not enforce all of RFC 7515 and R
 exceptions share no base class. This module checks the rest, and names the source of each rule.
 """
 
-import asyncio
 import json
 import math
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial, wraps
+from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import sha256
 from http import HTTPStatus
-from inspect import iscoroutinefunction, signature
-from typing import Annotated, Any, NamedTuple, get_origin
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, HTTPException, Path, Request, Response, Security
-from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_flat_params
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, HTTPException, Path, Request, Security
 from fastapi.openapi.models import HTTPBearer
-from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from jose import jws
 from jose.backends import HMACKey
 from jose.backends.base import Key
-from starlette.routing import Match
-from starlette.types import Message, Receive, Scope
-from typing_extensions import override
 
-from db import Database
-from errors import NOT_JSON, SEND_JSON, documented, invalid
+from errors import documented
 from jwks import KEY_TYPES, KeySet, VerificationKey, refuse_constant
 from models import USER_ID_MAX_CHARS, User, is_blank, is_storable
-from paths import Paths, path_in_app
 from settings import Settings
 
 TOKEN_MAX_CHARS = 8 * 1024
 ACCEPTED_TOKENS_MAX = 10_000
-BODY_MAX_BYTES = 64 * 1024
-BODY_SECONDS = 5
 CLAIM_SHOWN_CHARS = 100
 # How far the auth server's clock may be ahead of ours (RFC 7519, 4.1.5).
 CLOCK_SKEW_SECONDS = 5
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
-UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
-FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
-TOO_LARGE = documented(
-    413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
+UNAUTHORIZED = documented(401, "The token is missing or invalid", "Token has expired")
+FOREIGN_PATH = documented(
+    403, "The path names another user than the token", "The path names another user than the token"
 )
-TOO_SLOW = documented(
-    408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
-)
-BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW | TOO_LARGE
 
 
 class InvalidTokenError(Exception):
@@ -328,142 +309,13 @@ def _unauthorized(description: str) -> HTTPException:
     return HTTPException(HTTPStatus.UNAUTHORIZED, description, {"WWW-Authenticate": challenge})
 
 
-class GuardedRoute(APIRoute):
-    """A route that checks the token first, then reads a body of bounded size in bounded time.
-
-    FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
-    query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
-
-    A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
-    where `_in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
-    works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
-    """
-
-    body_max_bytes = BODY_MAX_BYTES
-    body_seconds = BODY_SECONDS
-    body_wanted = SEND_JSON
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
-        super().__init__(path, _in_session(endpoint), **options)
-
-    @override
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match, but not a path that another route names: PUT /api/tasks/export is a 405."""
-        match, child_scope = super().matches(scope)
-        if match is Match.FULL:
-            paths: Paths = scope["app"].state.paths
-            if scope["method"] not in paths.methods(path_in_app(scope)):
-                return Match.PARTIAL, child_scope
-        return match, child_scope
-
-    @override
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        parameters = get_flat_params(Dependant(query_params=self.dependant.query_params))
-        repeatable = {
-            parameter.alias: get_origin(parameter.field_info.annotation) is list
-            for parameter in parameters
-        }
-        may_have_body = not {"GET", "DELETE"}.issuperset(self.methods or ())
-
-        async def handle_guarded(request: Request) -> Response:
-            request.state.user = await authenticate(request)
-            _check_query(request, repeatable)
-            if may_have_body:
-                _check_encoding(request, self.body_wanted)
-                request = Request(
-                    request.scope, _bounded(request, self.body_max_bytes, self.body_seconds)
-                )
-            return await handle(request)
-
-        return handle_guarded
-
-
-def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
-    """Refuse query parameters that the operation would ignore.
-
-    `repeatable` has its parameters; of one that is not a list, FastAPI takes the last value only.
-    """
-    if not request.scope["query_string"]:
-        return
-    problems = []
-    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
-        if name not in repeatable:
-            problems.append((name, "is not a query parameter of this operation"))
-        elif times > 1 and not repeatable[name]:
-            problems.append((name, "must be given only once"))
-    if problems:
-        raise RequestValidationError(
-            [{"type": "value_error", "loc": ("query", name), "msg": msg} for name, msg in problems]
-        )
-
-
-def _check_encoding(request: Request, wanted: str) -> None:
-    if request.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
-        raise invalid("header", "Content-Encoding", message=f"is not supported. {wanted}")
-
-
-def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a handler with a `session` run where its statements do not hold up the event loop."""
-    if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
-        return handler
-
-    @wraps(handler)  # FastAPI reads the parameters of the handler itself
-    async def run(**arguments: Any) -> object:  # noqa: ANN401  # whatever the handler takes
-        database: Database = arguments["session"].info["database"]
-        return await database.run(arguments["user"].id, partial(handler, **arguments))
-
-    return run
-
-
-def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
-    """Receive the body up to so many bytes, whether or not its length was announced, in time."""
-    received_bytes = 0
-    deadline: float | None = None
-
-    async def receive() -> Message:
-        nonlocal received_bytes, deadline
-        deadline = deadline or asyncio.get_running_loop().time() + max_seconds
-        if _announced_bytes(request) > max_bytes:
-            raise _too_large(max_bytes)
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await request.receive()
-        except TimeoutError as error:
-            raise _too_slow(max_seconds) from error
-        received_bytes += len(message.get("body", b""))
-        if received_bytes > max_bytes:
-            raise _too_large(max_bytes)
-        return message
-
-    return receive
-
-
-def _announced_bytes(request: Request) -> int:
-    try:
-        return int(request.headers.get("Content-Length", "0"))
-    except ValueError:
-        return 0  # what arrives is counted all the same
-
-
-def _too_slow(max_seconds: float) -> HTTPException:
-    return HTTPException(
-        HTTPStatus.REQUEST_TIMEOUT,
-        f"The body took longer than {max_seconds} seconds",
-        {"Connection": "close"},  # the rest of it may still come
-    )
-
-
-def _too_large(max_bytes: int) -> HTTPException:
-    return HTTPException(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes"
-    )
-
-
 class _BearerScheme(SecurityBase):
     """The scheme as /docs shows it; called, it gives the user whom the route has found."""
 
-    model = HTTPBearer(bearerFormat="JWT", description="The JWT of Better Auth.")
+    model = HTTPBearer(
+        bearerFormat="JWT",
+        description="A JWT of your Better Auth server, or of `uv run main.py token`.",
+    )
     scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> User:
@@ -476,7 +328,11 @@ CurrentUser = Annotated[User, Security(_BearerScheme())]
 
 async def require_own_path(
     user_id: Annotated[
-        str, Path(description="Your own user id.", openapi_examples={"Ann": {"value": "ann"}})
+        str,
+        Path(
+            description="Your own user id, such as `ann`: the `sub` of your token.",
+            openapi_examples={"Ann": {"value": "ann"}},
+        ),
     ],
     user: CurrentUser,
 ) -> None:

@@ -33,21 +33,33 @@ PATH_SHOWN_CHARS = 200
 
 
 class ErrorBody(BaseModel):
-    """What every error answers with."""
+    """The body of every error."""
 
-    detail: str = Field(description="What is wrong, for a person to read.")
-    status_code: int = Field(json_schema_extra={"format": "int32"})
+    detail: str = Field(
+        description="What is wrong, for a person to read.", examples=["Task not found"]
+    )
+    status_code: int = Field(
+        description="The status code of the response.",
+        examples=[404],
+        json_schema_extra={"format": "int32"},
+    )
 
 
 class FieldError(BaseModel):
-    """One field that is not valid."""
+    """One invalid field."""
 
-    field: str
-    message: str
+    field: str = Field(
+        description="The name of the field, parameter or header; `body` for the whole body.",
+        examples=["title"],
+    )
+    message: str = Field(
+        description="What is wrong with it.",
+        examples=["String should have at least 1 character"],
+    )
 
 
 class ValidationErrorBody(ErrorBody):
-    """What a 422 answers with."""
+    """The body of a 422."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -63,7 +75,10 @@ class ValidationErrorBody(ErrorBody):
         }
     )
 
-    errors: list[FieldError]
+    errors: list[FieldError] = Field(
+        description="The invalid fields, each with its reason.",
+        examples=[[{"field": "title", "message": "String should have at least 1 character"}]],
+    )
 
 
 # What an operation documents beside its success.
@@ -78,9 +93,16 @@ def documented(status_code: int, description: str, detail: str) -> Responses:
 
 
 INVALID: Responses = {
-    422: {"model": ValidationErrorBody, "description": "Not valid: each field with its reason"}
+    422: {
+        "model": ValidationErrorBody,
+        "description": "A value is invalid; `errors` says which and why",
+    }
 }
-UNAVAILABLE = documented(503, "Try again later", "The database is not available; try again")
+UNAVAILABLE = documented(
+    503,
+    "The service is overloaded, or its database or auth server is unavailable; try again",
+    "The database is not available; try again",
+)
 
 
 # What PostgreSQL says once somebody has changed the schema under a running program. SQLite says it

@@ -51,11 +51,21 @@ PATH_PREFIX = re.compile(r"[A-Za-z0-9._~/-]*")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 DESCRIPTION = """\
-Tasks of many users; each sees and changes only their own.
+Tasks for many users. You see and change only your own.
 
-Sign in with Better Auth and send its JWT: `Authorization: Bearer <JWT>`.
-Every error answers with `{"detail": ..., "status_code": ...}`.
-"""
+- **Sign in**: send the JWT of your Better Auth server with every request: `Authorization: Bearer <JWT>`.
+  To try the operations in `/docs`, press *Authorize* and paste a token, such as one that `uv run main.py token ann` prints.
+
+- **Errors** have one format: `{"detail": "Task not found", "status_code": 404}`.
+  A 422 adds `errors`, with the name of each invalid field and the reason.
+
+- **Conflicts**: the `ETag` of a response is the version of its task.
+  Send it back as `If-Match`, and the task is updated only if nobody has changed it since; otherwise you get a 412.
+
+- **Retries**: send an `Idempotency-Key` with a POST, and you can repeat the request without creating anything twice.
+
+- **Unknown query parameters** get a 422, so that a misspelled filter cannot update or delete more than you meant.
+"""  # noqa: E501  # Markdown, in which a line may be as long as its sentence
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Tasks",
         version=VERSION,
         description=DESCRIPTION,
+        openapi_tags=docs.TAGS,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         # A redirect would be built from the Host header, which is the caller's.
@@ -133,21 +144,27 @@ def _include_routes(app: FastAPI) -> None:
     if app.state.rate_limit is not None:
         limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
     # What has a name under /api/tasks comes before what has an id there.
-    for router in (changes.router, transfers.router, tasks.router):
+    groups = (
+        (changes.router, docs.ALL_TASKS),
+        (transfers.router, docs.ALL_TASKS),
+        (tasks.router, docs.SINGLE_TASKS),
+        (tasks.many, docs.MANY_TASKS),
+    )
+    for router, tag in groups:
         app.include_router(
-            router, prefix="/api/tasks", tags=["tasks"], dependencies=limits, responses=limited
+            router, prefix="/api/tasks", tags=[tag], dependencies=limits, responses=limited
         )
-    for router in (changes.router, transfers.router, tasks.router):
+    for router, tag in groups:
         app.include_router(
             router,
             prefix="/api/{user_id}/tasks",
-            tags=["tasks-by-user"],
+            tags=[docs.with_user_id(tag)],
             dependencies=[OwnPath, *limits],
             responses=FOREIGN_PATH | limited,
             generate_unique_id_function=_id_with_user,
         )
-    app.include_router(users.router, tags=["you"], dependencies=limits, responses=limited)
-    app.include_router(health.router)
+    app.include_router(users.router, tags=[docs.ACCOUNT], dependencies=limits, responses=limited)
+    app.include_router(health.router, tags=[docs.MONITORING])
     app.include_router(docs.router)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from unicodedata import category, normalize
 
 from pydantic import (
@@ -270,8 +270,9 @@ Title = Annotated[
     Storable,
     AfterValidator(_refuse_illegible),
     Documented(
-        description="One line with something to see in it; trimmed of white space. Tabs and other "
-        "control characters are refused."
+        description="One line of text. White space around it is removed; tabs, line breaks and "
+        "other control characters are refused.",
+        examples=["Buy milk"],
     ),
 ]
 Description = Annotated[
@@ -279,14 +280,19 @@ Description = Annotated[
     StringConstraints(max_length=DESCRIPTION_MAX_CHARS),
     Storable,
     AfterValidator(_refuse_controls),
-    Documented(description="Tabs and line breaks are kept, other control characters refused."),
+    Documented(
+        description="Details, of any number of lines. Tabs and line breaks are kept, other control "
+        "characters are refused.",
+        examples=["Two liters, whole"],
+    ),
 ]
 DueDate = Annotated[
     str,
     AfterValidator(_require_due_date),
     Documented(
-        description="A day, `2026-01-31`, or a day with a time, `2026-01-31T17:00`, on the user's "
-        "own wall clock: without a time zone or an offset.",
+        description="A day, `2026-01-31`, or a day with a time, `2026-01-31T17:00`. It is the "
+        "user's own wall clock, so it has no time zone and no offset.",
+        examples=["2026-01-31T17:00"],
         json_schema_extra={"pattern": DUE_DATE, "maxLength": DUE_DATE_MAX_CHARS},
     ),
 ]
@@ -295,13 +301,15 @@ Tag = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=TAG_MAX_CHARS),
     Storable,
     AfterValidator(_refuse_illegible),
+    Documented(examples=["shopping"]),
 ]
 Tags = Annotated[
     list[Tag],
     Documented(
         max_length=TAGS_MAX,
-        description="In your order. Of tags that differ only in case or in how accents are "
-        "encoded, the first is kept.",
+        description="Words to group tasks by, in your order. If tags differ only in case or in how "
+        "accents are encoded, the first is kept.",
+        examples=[["shopping"]],
     ),
     AfterValidator(_without_repetition),
 ]
@@ -315,8 +323,14 @@ def _drop_default(schema: JsonDict) -> None:
     del schema["default"]
 
 
+def without_null(schema: JsonDict) -> None:
+    """Document an optional parameter with its type alone: no query or header can have null."""
+    type_, _ = cast("list[JsonDict]", schema.pop("anyOf"))  # as Pydantic writes `... | None`
+    schema.update(type_ | schema)
+
+
 class TaskCreate(BaseModel):
-    """A new task. Other fields are ignored."""
+    """A new task. Only `title` is required; unknown fields are ignored."""
 
     model_config = _example(
         title="Buy milk",
@@ -331,13 +345,15 @@ class TaskCreate(BaseModel):
     # Generators make a property with a `default` required, so the description has it instead.
     status: TaskStatus = Documented(
         TaskStatus.PENDING,
-        description="`pending` unless you say otherwise.",
+        description="How far the task is. The default is `pending`.",
+        examples=["pending"],
         json_schema_extra=_drop_default,
     )
     due_date: DueDate | None = None
     priority: Priority = Documented(
         Priority.MEDIUM,
-        description="`medium` unless you say otherwise.",
+        description="How important the task is. The default is `medium`.",
+        examples=["high"],
         json_schema_extra=_drop_default,
     )
     tags: Tags = Documented([], json_schema_extra=_drop_default)
@@ -346,13 +362,17 @@ class TaskCreate(BaseModel):
 # A TypedDict, since a model cannot tell an absent `title` from one that is null.
 @with_config(_example(status="in_progress"))
 class TaskUpdate(TypedDict, total=False):
-    """What to change of a task. An absent field stays as it is; other fields are ignored."""
+    """The fields to change. A field that is absent keeps its value; unknown fields are ignored."""
 
     title: Title
     description: Description | None
-    status: TaskStatus
+    status: Annotated[
+        TaskStatus, Documented(description="How far the task is.", examples=["in_progress"])
+    ]
     due_date: DueDate | None
-    priority: Priority
+    priority: Annotated[
+        Priority, Documented(description="How important the task is.", examples=["high"])
+    ]
     tags: Tags
 
 
@@ -388,25 +408,78 @@ class TaskPublic(BaseModel):
         updated_at="2026-01-31T12:00:00.000000Z",
     )
 
-    id: Annotated[int, Documented(description="Never given out twice.", json_schema_extra=INT64)]
-    title: str
-    description: str | None
-    status: TaskStatus
-    due_date: Annotated[
-        str | None, Documented(description="A day, or a day with a time; no time zone.")
+    id: Annotated[
+        int,
+        Documented(
+            description="Identifies the task. An id is never used again, even after its task is "
+            "deleted.",
+            examples=[1],
+            json_schema_extra=INT64,
+        ),
     ]
-    priority: Priority
-    tags: list[str]
-    user_id: Annotated[str, Documented(description="The owner.")]
-    created_at: Annotated[datetime, Documented(description="RFC 3339, UTC.")]
-    updated_at: Annotated[datetime, Documented(description="When a field last changed.")]
+    title: Annotated[str, Documented(description="One line of text.", examples=["Buy milk"])]
+    description: Annotated[
+        str | None,
+        Documented(
+            description="Details, or null if there are none.", examples=["Two liters, whole"]
+        ),
+    ]
+    status: Annotated[
+        TaskStatus, Documented(description="How far the task is.", examples=["pending"])
+    ]
+    due_date: Annotated[
+        str | None,
+        Documented(
+            description="A day, or a day with a time, on the user's own wall clock; null if the "
+            "task has none.",
+            examples=["2026-01-31T17:00"],
+        ),
+    ]
+    priority: Annotated[
+        Priority, Documented(description="How important the task is.", examples=["high"])
+    ]
+    tags: Annotated[
+        list[str],
+        Documented(description="Words to group tasks by, in your order.", examples=[["shopping"]]),
+    ]
+    user_id: Annotated[
+        str, Documented(description="The owner: the user who created the task.", examples=["ann"])
+    ]
+    created_at: Annotated[
+        datetime,
+        Documented(
+            description="When the task was created, in UTC.",
+            examples=["2026-01-31T12:00:00.000000Z"],
+        ),
+    ]
+    updated_at: Annotated[
+        datetime,
+        Documented(
+            description="When a field of the task last changed, in UTC.",
+            examples=["2026-01-31T12:00:00.000000Z"],
+        ),
+    ]
 
 
 class User(BaseModel):
-    """Who calls, as the token states it."""
+    """The user who sends the request, as the token states it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={"examples": [{"id": "ann", "email": "ann@example.com", "name": "Ann"}]},
+    )
 
-    id: str
-    email: str | None
-    name: str | None
+    id: Annotated[str, Documented(description="The token's claim `sub`.", examples=["ann"])]
+    email: Annotated[
+        str | None,
+        Documented(
+            description="The token's claim `email`, or null if it has none.",
+            examples=["ann@example.com"],
+        ),
+    ]
+    name: Annotated[
+        str | None,
+        Documented(
+            description="The token's claim `name`, or null if it has none.", examples=["Ann"]
+        ),
+    ]

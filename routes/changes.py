@@ -14,9 +14,10 @@ from pydantic_core import to_json
 from sqlalchemy import Row
 
 import statements
-from auth import UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import SessionDep
 from errors import INVALID, UNAVAILABLE, documented
+from guard import GuardedRoute
 from models import BIGINT_MAX, INT32, INT64, Digits, TaskPublic
 from routes.paging import from_opaque, task_of, to_opaque
 from routes.tasks import json_response
@@ -95,7 +96,13 @@ class Changes(BaseModel):
 GONE = documented(410, "The token is no longer valid", TOO_OLD)
 
 
-@router.get("/changes", response_model=Changes, responses=GONE)
+@router.get(
+    "/changes",
+    summary="List changes",
+    response_model=Changes,
+    response_description="The changes",
+    responses=GONE,
+)
 def list_changes(
     query: Annotated[ChangesQuery, Query()], user: CurrentUser, session: SessionDep
 ) -> Response:

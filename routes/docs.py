@@ -16,6 +16,46 @@ from starlette.responses import Response
 # Of the package only the files: Swagger UI, ReDoc, and FastAPI's icon.
 ASSETS = Path(str(files("fastapi_offline"))) / "static"
 
+# The groups of operations (OpenAPI's tags), in the order in which one needs them.
+SINGLE_TASKS = "Tasks"
+MANY_TASKS = "Many tasks"
+ALL_TASKS = "All tasks"
+ACCOUNT = "Account"
+MONITORING = "Monitoring"
+WITH_USER_ID = " with user id"
+
+
+def with_user_id(tag: str) -> str:
+    """Name the group of the same operations under `/api/{user_id}/tasks`."""
+    return tag + WITH_USER_ID
+
+
+TAGS = [
+    {"name": name, "description": description}
+    for name, description in {
+        SINGLE_TASKS: "Create, list, read, update, complete and delete tasks.",
+        MANY_TASKS: "Update or delete many tasks with one request.",
+        ALL_TASKS: "Keep a copy up to date, export all your tasks to a file, and import such a file.",
+        ACCOUNT: "See your tags and who you are, or erase all your data.",
+        MONITORING: "For supervisors and load balancers; no token is needed.",
+        **{
+            with_user_id(tag): f"The same as *{tag}*, with your own user id in the path. "
+            "Any other user id gets a 403."
+            for tag in (SINGLE_TASKS, MANY_TASKS, ALL_TASKS)
+        },
+    }.items()
+]
+
+# What FastAPI's parameters, which are JSON, cannot say. In each group, deletions come last. The
+# groups with a user id in the path, which repeat the others, are collapsed at first.
+ARRANGEMENT = f"""
+    operationsSorter: (a, b) => (a.get("method") === "delete") - (b.get("method") === "delete"),
+    plugins: [() => ({{statePlugins: {{layout: {{wrapSelectors: {{
+        isShown: (isShown) => (_, path, byDefault) =>
+            isShown(path, byDefault && !String(path[1]).endsWith("{WITH_USER_ID}"))
+    }}}}}}}})],
+    presets: ["""
+
 # The links are relative, so that the pages also work under the path prefix of a proxy.
 SWAGGER_UI = bytes(
     get_swagger_ui_html(
@@ -24,9 +64,9 @@ SWAGGER_UI = bytes(
         swagger_js_url="docs/assets/swagger-ui-bundle.js",
         swagger_css_url="docs/assets/swagger-ui.css",
         swagger_favicon_url="docs/assets/favicon.png",
-        swagger_ui_parameters={"persistAuthorization": True},
+        swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
     ).body
-)
+).replace(b"presets: [", ARRANGEMENT.encode())
 REDOC = bytes(
     get_redoc_html(
         openapi_url="openapi.json",

@@ -1,31 +1,42 @@
 """Is the process alive, and can it serve."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from db import Database
 from errors import UNAVAILABLE
 
-router = APIRouter(tags=["health"])
+router = APIRouter()
 
 
 class Health(BaseModel):
-    """What both answer where all is well."""
+    """The response of both operations if all is well."""
 
-    status: Literal["ok"]
+    status: Annotated[Literal["ok"], Field(description="Always `ok`.", examples=["ok"])]
 
 
-@router.get("/health")
+@router.get("/health", summary="Check the process", response_description="The process is alive")
 async def health() -> Health:
-    """Tell that the process lives. Needs no token, no thread and no database."""
+    """Return 200 as long as the process is alive, even if the database is down.
+
+    A supervisor should restart a process that does not respond.
+    """
     return Health(status="ok")
 
 
-@router.get("/ready", responses=UNAVAILABLE)
+@router.get(
+    "/ready",
+    summary="Check the database",
+    response_description="Requests can be served",
+    responses=UNAVAILABLE,
+)
 async def ready(request: Request) -> Health:
-    """Tell whether requests can be served: the database answers and its schema is current."""
+    """Return 200 if the database answers and its schema is current, and 503 otherwise.
+
+    A load balancer should send requests only to processes that are ready.
+    """
     database: Database = request.app.state.database
     await database.schema.check()
     return Health(status="ok")

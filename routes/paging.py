@@ -38,6 +38,7 @@ from models import (
     Tag,
     TaskStatus,
     User,
+    without_null,
 )
 from statements import TASK_FIELDS, Rows, Sort
 
@@ -80,6 +81,12 @@ class Cursor:
 
 
 CURSOR = TypeAdapter(Cursor)
+CURSOR_AS_TEXT = WithJsonSchema(
+    {
+        "type": "string",
+        "examples": ["eyJzb3J0IjoidGl0bGUiLCJiYWNrd2FyZCI6ZmFsc2UsInZhbHVlIjoiYSIsImlkIjoxfQ"],
+    }
+)
 
 
 def to_opaque(json: bytes) -> str:
@@ -108,36 +115,78 @@ def _decode(text: str) -> Cursor:
 class Page(BaseModel):
     """The part of the list that a request asks for."""
 
-    status: list[TaskStatus] = Field([], description="Only these; repeatable.")
-    priority: list[Priority] = Field([], description="Only these; repeatable.")
+    # Examples are in the schemas: /docs would fill in and send those of parameters. A factory
+    # keeps a default that says nothing out of the contract.
+    status: list[TaskStatus] = Field(
+        default_factory=list,
+        description="Only tasks with this status, such as `pending`. Repeat the parameter to allow "
+        "several.",
+        examples=[["pending", "in_progress"]],
+    )
+    priority: list[Priority] = Field(
+        default_factory=list,
+        description="Only tasks with this priority, such as `high`. Repeat the parameter to allow "
+        "several.",
+        examples=[["high"]],
+    )
     tag: list[Tag] = Field(
-        [],
-        description="Only tasks with one of these tags, in any case; repeatable.",
+        default_factory=list,
+        description="Only tasks with this tag, such as `shopping`; case is ignored. Repeat the "
+        "parameter to allow several: a task needs one of them.",
+        examples=[["shopping"]],
         max_length=TAGS_MAX,
     )
     due_before: DueDate | None = Field(
         None,
-        description="Only tasks that are due before this, such as `2026-02-01`. A day comes before "
-        "its hours.",
+        description="Only tasks that are due before this, such as `2026-02-01` or "
+        "`2026-01-31T17:00`. A day comes before its hours.",
+        examples=["2026-02-01"],
+        json_schema_extra=without_null,
     )
     due_after: DueDate | None = Field(
         None,
-        description="Only tasks that are due after this, such as `2026-01-31T23:59`. A day comes "
+        description="Only tasks that are due after this, such as `2026-01-30T23:59`. A day comes "
         "before its hours.",
+        examples=["2026-01-30T23:59"],
+        json_schema_extra=without_null,
     )
-    due: Literal["none"] | None = Field(None, description="`none`: only tasks without a due date.")
+    due: Literal["none"] | None = Field(
+        None,
+        description="Only tasks without a due date, if you send `none`.",
+        examples=["none"],
+        json_schema_extra=without_null,
+    )
     q: Annotated[str, Field(max_length=TITLE_MAX_CHARS), Storable] = Field(
-        "", description="Only tasks with this in the title, the description or a tag, in any case."
+        default_factory=str,
+        description="Only tasks that contain this text, such as `milk`, in the title, the "
+        "description or a tag; case is ignored.",
+        examples=["milk"],
     )
-    sort: Sort = Sort.CREATED_AT_DOWN
-    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
-        LIMIT_DEFAULT
+    sort: Sort = Field(
+        Sort.CREATED_AT_DOWN,
+        description="The order. `-` reverses it: `-created_at` is newest first. Tasks without a "
+        "due date come last in both directions.",
+        examples=["due_date"],
     )
-    offset: Annotated[int, Field(ge=0, le=BIGINT_MAX, json_schema_extra=INT64), Digits] = 0
-    cursor: Annotated[
-        Cursor | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})
-    ] = Field(None, description="Where the page begins: taken from a Link, with its `sort`.")
-    total: bool = Field(default=True, description="`false` spares counting for X-Total-Count.")
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = Field(
+        LIMIT_DEFAULT, description="How many tasks a page has at most.", examples=[20]
+    )
+    offset: Annotated[int, Field(ge=0, le=BIGINT_MAX, json_schema_extra=INT64), Digits] = Field(
+        0,
+        description="How many tasks to skip. To read page after page, follow the `Link` header "
+        "instead: tasks that are created meanwhile shift an offset.",
+        examples=[50],
+    )
+    cursor: Annotated[Cursor | None, BeforeValidator(_decode), CURSOR_AS_TEXT] = Field(
+        None,
+        description="Where the page begins. Use the URLs of the `Link` header, which contain it.",
+    )
+    total: bool = Field(
+        default=True,
+        description="`false` skips counting the tasks, so that the response has no "
+        "`X-Total-Count`.",
+        examples=[False],
+    )
 
     @field_validator("cursor")
     @classmethod

@@ -9,7 +9,9 @@ from errors import documented, invalid
 from statements import ANY_VERSION
 
 PRECONDITION_FAILED = documented(
-    412, "If-Match or If-None-Match is not met", "The task has another version by now"
+    412,
+    "The task has changed since the version that you sent",
+    "The task has another version by now",
 )
 
 # Servers that compress on the way add the coding: Apache and Caddy `-gzip`, Jetty `--gzip`.
@@ -18,22 +20,32 @@ VERSION = re.compile(r"([1-9][0-9]{0,17})(?:(?:--?|;)(?:gzip|deflate|br|zstd))?"
 ENTITY_TAG = re.compile(r'(?:[Ww]/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
+def _documented(**descriptions: str) -> dict[str, object]:
+    return {
+        "parameters": [
+            {
+                "name": name.replace("_", "-"),
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "examples": ['"1"']},
+                "description": f'{description} For example `"1"`.',
+            }
+            for name, description in descriptions.items()
+        ]
+    }
+
+
 # For the contract. As parameters of the handlers they would cost each a tenth of its time.
-DOCUMENTED = {
-    "parameters": [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": description,
-        }
-        for name, description in (
-            ("If-Match", "Only if the ETag of the task is one of these."),
-            ("If-None-Match", "Only if the ETag of the task is none of these."),
-        )
-    ]
-}
+DOCUMENTED = _documented(
+    If_Match="An `ETag` of the task: the request takes effect only if the task still has this "
+    "version, and gets a 412 otherwise.",
+    If_None_Match="An `ETag` of the task: the request takes effect only if the task has another "
+    "version, and gets a 412 otherwise.",
+)
+DOCUMENTED_READ = _documented(
+    If_None_Match="The `ETag` that you have: as long as the task still has this version, you get a "
+    "304 without a body."
+)
 
 
 def etag(version: int) -> str:

@@ -13,9 +13,10 @@ from sqlalchemy import Row
 from sqlmodel import Session
 
 import statements
-from auth import BAD_BODY, UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import SessionDep
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from guard import BAD_BODY, GuardedRoute
 from models import (
     BIGINT_MAX,
     IDEMPOTENCY_KEY_MAX_CHARS,
@@ -27,10 +28,12 @@ from models import (
     TaskUpdate,
     User,
     new_columns,
+    without_null,
 )
 from routes.paging import Page, PageQuery, path_of, task_of
 from routes.preconditions import (
     DOCUMENTED,
+    DOCUMENTED_READ,
     PRECONDITION_FAILED,
     Preconditions,
     etag,
@@ -40,13 +43,25 @@ from routes.preconditions import (
 IDS_MAX = 500
 
 TaskId = Annotated[int, Field(ge=1, le=BIGINT_MAX, json_schema_extra=INT64), Digits]
-TaskIdPath = Annotated[TaskId, Path(openapi_examples={"a task": {"value": 1}})]
+TaskIdPath = Annotated[
+    TaskId,
+    Path(
+        description="The `id` of one of your tasks, such as `1`.",
+        openapi_examples={"a task": {"value": 1}},
+    ),
+]
 IdempotencyKey = Annotated[
     str, StringConstraints(pattern=r"^[\x21-\x7e]+$", max_length=IDEMPOTENCY_KEY_MAX_CHARS)
 ]
 IdempotencyKeyHeader = Annotated[
     IdempotencyKey | None,
-    Header(description="Sent again with the same body, it gives the same task, and no second one."),
+    Header(
+        description="A new text of your own for each request, such as a UUID. If you send the "
+        "request again with the same key and the same body, nothing is created a second time: "
+        "you get the result of the first.",
+        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+        json_schema_extra=without_null,
+    ),
 ]
 
 
@@ -54,11 +69,18 @@ class Selection(BaseModel):
     """The tasks that one request changes or deletes together."""
 
     status: list[TaskStatus] = Field(
-        [],
-        description="Those with this status; repeatable.",
+        default_factory=list,
+        description="Only tasks with this status, such as `completed`. Repeat the parameter to "
+        "select several.",
         json_schema_extra={"example": ["completed"]},  # which /docs fills in
     )
-    id: list[TaskId] = Field([], description="Those with this id; repeatable.", max_length=IDS_MAX)
+    id: list[TaskId] = Field(
+        default_factory=list,
+        description="Only tasks with this id, such as `1`. Repeat the parameter to select several; "
+        f"at most {IDS_MAX}.",
+        examples=[[1, 2]],
+        max_length=IDS_MAX,
+    )
 
     @model_validator(mode="after")
     def _require_a_filter(self) -> "Selection":
@@ -71,53 +93,69 @@ SelectionQuery = Annotated[Selection, Query()]
 
 
 class Updated(BaseModel):
-    """How many tasks there were to change."""
+    """The result of an update of many tasks."""
 
-    updated: Annotated[int, Field(json_schema_extra=INT64)]
+    updated: Annotated[
+        int,
+        Field(description="How many tasks were selected.", examples=[3], json_schema_extra=INT64),
+    ]
 
 
 class Deleted(BaseModel):
-    """How many tasks were deleted."""
+    """The result of a deletion of many tasks."""
 
-    deleted: Annotated[int, Field(json_schema_extra=INT64)]
+    deleted: Annotated[
+        int,
+        Field(description="How many tasks were deleted.", examples=[3], json_schema_extra=INT64),
+    ]
 
 
 def _header(description: str) -> dict[str, object]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-ETAG = _header("The version, for If-Match and If-None-Match.")
-TASK: Responses = {200: {"headers": {"ETag": ETAG}}}
-NOT_MODIFIED: Responses = {304: {"description": "It is the version of If-None-Match"}}
+ETAG = _header("The version of the task, for `If-Match` and `If-None-Match`.")
+TASK: Responses = {200: {"description": "The task", "headers": {"ETag": ETAG}}}
+NOT_MODIFIED: Responses = {304: {"description": "You already have the current version"}}
 CREATED: Responses = {
     200: {
-        "description": "Idempotency-Key was sent before: the task that it made, as it is now",
+        "description": "You have sent this key before, and it created this task",
         "model": TaskPublic,
-        "headers": {"Idempotent-Replayed": _header("true"), "ETag": ETAG},
+        "headers": {
+            "Idempotent-Replayed": _header("`true`"),
+            "Location": _header("The path of the task."),
+            "ETag": ETAG,
+        },
     },
-    201: {"headers": {"Location": _header("The task's path"), "ETag": ETAG}},
+    201: {
+        "description": "The new task",
+        "headers": {"Location": _header("The path of the new task."), "ETag": ETAG},
+    },
 }
 LISTED: Responses = {
     200: {
+        "description": "One page of your tasks",
         "headers": {
-            "X-Total-Count": _header("How many tasks match, on all pages."),
-            "Link": _header("RFC 8288: the `next` page, `prev` and `first`, where they exist."),
-        }
+            "X-Total-Count": _header("The number of matching tasks on all pages."),
+            "Link": _header("The URLs of the pages `next`, `prev` and `first` (RFC 8288)."),
+        },
     }
 }
-NOT_FOUND = documented(404, "The caller has no such task", "Task not found")
+NOT_FOUND = documented(404, "You have no such task", "Task not found")
 FULL = documented(
     409,
-    "The caller has as many tasks as TASKS_PER_USER allows",
+    "You have as many tasks as the server allows (TASKS_PER_USER)",
     "No more than 10000 tasks are allowed; delete some first",
 )
 CHANGED = TASK | NOT_FOUND | PRECONDITION_FAILED
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
+many = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
 
 
 @router.post(
     "",
+    summary="Create a task",
     status_code=HTTPStatus.CREATED,
     response_model=TaskPublic,
     responses=CREATED | BAD_BODY | FULL,
@@ -129,7 +167,11 @@ def create_task(
     session: SessionDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Create a task. It is `pending` unless you say otherwise."""
+    """Create a task and return it with its `id`.
+
+    Only `title` is required. Send an `Idempotency-Key` if you may have to repeat the request, for
+    example after a lost connection.
+    """
     limit: int = request.app.state.settings.tasks_per_user
     body = KeyedBody()
     if idempotency_key:
@@ -141,11 +183,16 @@ def create_task(
     return _answer(row, HTTPStatus.CREATED, location)
 
 
-@router.get("", response_model=list[TaskPublic], responses=LISTED)
+@router.get("", summary="List tasks", response_model=list[TaskPublic], responses=LISTED)
 def list_tasks(
     request: Request, user: CurrentUser, session: SessionDep, page: PageQuery
 ) -> Response:
-    """List your tasks, newest first unless you say otherwise; `Link` leads to the next page."""
+    """Return one page of your tasks, the newest first.
+
+    Without filters, all your tasks are listed; with several, a task must match each of them. To get
+    the next page, request the URL with `rel="next"` in the `Link` header: its pages neither repeat
+    nor skip tasks while others are created or deleted.
+    """
     read = session.exec(page.statement(), params=page.parameters(user)).all()
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
@@ -155,14 +202,19 @@ def list_tasks(
 
 @router.get(
     "/{task_id}",
+    summary="Read a task",
     response_model=TaskPublic,
     responses=TASK | NOT_MODIFIED | NOT_FOUND,
-    openapi_extra=DOCUMENTED,
+    openapi_extra=DOCUMENTED_READ,
 )
 def read_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
-    """Read one task."""
+    """Return one task.
+
+    If you send its last `ETag` as `If-None-Match`, you get a 304 without a body as long as the task
+    has not changed.
+    """
     parameters = {"owner": user.id, "task_id": task_id}
     row = _found(session.exec(statements.READ, params=parameters).one_or_none())
     if is_current(request, row.version):
@@ -171,7 +223,11 @@ def read_task(
 
 
 @router.put(
-    "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
+    "/{task_id}",
+    summary="Update a task (PUT)",
+    response_model=TaskPublic,
+    responses=CHANGED | BAD_BODY,
+    openapi_extra=DOCUMENTED,
 )
 def put_task(
     task_id: TaskIdPath,
@@ -180,12 +236,20 @@ def put_task(
     user: CurrentUser,
     session: SessionDep,
 ) -> Response:
-    """Change a task, exactly as PATCH does: a field that you leave out stays as it is."""
+    """Update a task and return it.
+
+    Fields that you leave out keep their values, so PUT does the same as PATCH. If you send the
+    task's `ETag` as `If-Match`, the task is updated only if nobody else has changed it since.
+    """
     return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.patch(
-    "/{task_id}", response_model=TaskPublic, responses=CHANGED | BAD_BODY, openapi_extra=DOCUMENTED
+    "/{task_id}",
+    summary="Update a task (PATCH)",
+    response_model=TaskPublic,
+    responses=CHANGED | BAD_BODY,
+    openapi_extra=DOCUMENTED,
 )
 def patch_task(
     task_id: TaskIdPath,
@@ -194,23 +258,37 @@ def patch_task(
     user: CurrentUser,
     session: SessionDep,
 ) -> Response:
-    """Change a task: a field that you leave out stays as it is, `"description": null` clears it."""
+    """Update a task and return it.
+
+    Fields that you leave out keep their values, and null clears `description` or `due_date`. If you
+    send the task's `ETag` as `If-Match`, the task is updated only if nobody else has changed it
+    since.
+    """
     return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.patch(
-    "/{task_id}/complete", response_model=TaskPublic, responses=CHANGED, openapi_extra=DOCUMENTED
+    "/{task_id}/complete",
+    summary="Complete a task",
+    response_model=TaskPublic,
+    responses=CHANGED,
+    openapi_extra=DOCUMENTED,
 )
 def complete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
-    """Complete a task. Once more changes nothing."""
+    """Set the status of a task to `completed` and return the task.
+
+    Completing a completed task changes nothing, so you can repeat the request.
+    """
     changes: TaskUpdate = {"status": TaskStatus.COMPLETED}
     return _answer(_change(task_id, changes, request, user, session))
 
 
 @router.delete(
     "/{task_id}",
+    summary="Delete a task",
+    response_description="The task is deleted",
     status_code=HTTPStatus.NO_CONTENT,
     responses=NOT_FOUND | PRECONDITION_FAILED,
     openapi_extra=DOCUMENTED,
@@ -218,20 +296,32 @@ def complete_task(
 def delete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
 ) -> Response:
-    """Delete a task for good. Its id is never given out again."""
+    """Delete a task for good.
+
+    It cannot be restored, and its id is never used again. A second request gets a 404.
+    """
     now = datetime.now(UTC)
     _execute_if(statements.DELETE, request, task_id, user, session, now=now)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.patch("", responses=BAD_BODY)
+@many.patch(
+    "",
+    summary="Update many tasks",
+    response_description="How many tasks were selected",
+    responses=BAD_BODY,
+)
 def patch_tasks(
     selection: SelectionQuery,
     changes: Annotated[TaskUpdate, Body()],
     user: CurrentUser,
     session: SessionDep,
 ) -> Updated:
-    """Change all tasks with a status, or with one of some ids, at once."""
+    """Update all tasks that you select by `status`, by `id` or by both, all at once or not at all.
+
+    With both, a task must match both. The response tells how many tasks were selected. A request
+    without `status` and `id` gets a 422, so that it cannot update all your tasks by accident.
+    """
     if not changes:
         return Updated(updated=0)
     statement = statements.update_many(frozenset(changes), selection.status, selection.id)
@@ -239,9 +329,13 @@ def patch_tasks(
     return Updated(updated=session.exec(statement, params=parameters).rowcount)
 
 
-@router.delete("")
+@many.delete("", summary="Delete many tasks", response_description="How many tasks were deleted")
 def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionDep) -> Deleted:
-    """Delete all tasks with a status, or with one of some ids, at once."""
+    """Delete all tasks that you select by `status`, by `id` or by both, for good.
+
+    With both, a task must match both. The response tells how many tasks were deleted. A request
+    without `status` and `id` gets a 422, so that it cannot delete all your tasks by accident.
+    """
     statement = statements.delete_many(selection.status, selection.id)
     parameters = {"owner": user.id, "now": datetime.now(UTC)}
     return Deleted(deleted=session.exec(statement, params=parameters).rowcount)

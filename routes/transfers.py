@@ -16,10 +16,11 @@ from pydantic_core import to_json
 from sqlmodel import Session
 
 import statements
-from auth import BODY_MAX_BYTES, UNAUTHORIZED, CurrentUser, GuardedRoute
+from auth import UNAUTHORIZED, CurrentUser
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
 from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from guard import BODY_MAX_BYTES, GuardedRoute
 from models import INT64, TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
 from routes.tasks import (
@@ -60,16 +61,19 @@ router = APIRouter(route_class=TransferRoute, responses=UNAUTHORIZED | INVALID |
 
 
 class Imported(BaseModel):
-    """How many tasks were created."""
+    """The result of an import."""
 
-    imported: Annotated[int, Field(json_schema_extra=INT64)]
+    imported: Annotated[
+        int,
+        Field(description="How many tasks were created.", examples=[3], json_schema_extra=INT64),
+    ]
 
 
 IMPORTED: Responses = {
     200: {
-        "description": "Idempotency-Key was sent before, with this file: what it imported then",
+        "description": "You have sent this key with this file before; nothing was imported again",
         "model": Imported,
-        "headers": {"Idempotent-Replayed": {"description": "true", "schema": {"type": "string"}}},
+        "headers": {"Idempotent-Replayed": {"description": "`true`", "schema": {"type": "string"}}},
     }
 }
 
@@ -88,12 +92,13 @@ ReceivedFile = Annotated[IO[bytes], Depends(receive_file)]
 # OpenAPI 3.1 cannot describe the lines; `itemSchema` comes with 3.2.
 EXPORTED: Responses = {
     200: {
-        "description": "One task on each line, as the list has it, oldest first",
+        "description": "The file: on each line a task, in the format of the list",
         "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 FILE = {
-    "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it.",
+    "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it or the "
+    'export returns it. For example `{"title": "Buy milk", "priority": "high"}`.',
     "required": True,
     # The second is for generators that do not know the first, such as openapi-python-client.
     "content": {
@@ -105,13 +110,19 @@ IMPORT_TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {IMPORT_MAX_BYTES} bytes"
 )
 IMPORT_TOO_SLOW = documented(
-    408, "The body came too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
+    408, "The body arrived too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
 )
 
 
-@router.get("/export", response_class=StreamingResponse, responses=EXPORTED)
+@router.get(
+    "/export", summary="Export all tasks", response_class=StreamingResponse, responses=EXPORTED
+)
 def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
-    """Give all your tasks, one JSON object a line, the oldest first."""
+    """Return all your tasks as a file, one JSON object per line, the oldest first.
+
+    The file can be imported again. Tasks that change during a long export may appear in their old
+    or their new version.
+    """
     # The first page is read before the response begins, which can be a 503 until then.
     first = _read_page(START, user, session)
     return StreamingResponse(
@@ -123,6 +134,8 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
 
 @router.post(
     "/import",
+    summary="Import tasks",
+    response_description="The tasks are created",
     status_code=HTTPStatus.CREATED,
     response_model=Imported,
     responses=IMPORTED | IMPORT_TOO_SLOW | IMPORT_TOO_LARGE | FULL,
@@ -135,9 +148,10 @@ def import_tasks(
     session: SessionDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Create a task for each line, or, where one is not valid, none at all.
+    """Create a task for each line of a file, or none at all if any line is invalid.
 
-    The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
+    The tasks get new ids and times, so importing a file twice creates every task twice. To repeat a
+    request safely, send an `Idempotency-Key`. The file may have up to 64 MiB.
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS), transaction(session.connection()):

@@ -83,6 +83,38 @@ def test_a_schema_has_an_example(name: str) -> None:
     assert set(schema.get("required", [])) <= set(example)
 
 
+def test_an_operation_is_in_one_of_the_groups_and_has_a_summary_in_words() -> None:
+    groups = {tag["name"]: tag["description"] for tag in OPENAPI["tags"]}
+    used = [tag for operation in OPERATIONS for tag in operation.documented["tags"]]
+
+    assert len(used) == len(OPERATIONS)
+    assert set(used) == set(groups)
+    for description in groups.values():
+        assert description.endswith(".")
+    for operation in OPERATIONS:
+        words = operation.documented["operationId"].removesuffix("_of_user").replace("_", " ")
+        assert operation.documented["summary"] != words.title()
+
+
+@every_operation
+def test_a_parameter_has_a_description_and_an_example(operation: Operation) -> None:
+    for parameter in operation.documented.get("parameters", []):
+        assert parameter["description"].endswith("."), parameter["name"]
+        if parameter["required"]:
+            assert len(parameter["examples"]) == 1, parameter["name"]
+        else:  # which /docs would fill in and send
+            assert not {"example", "examples"} & set(parameter), parameter["name"]
+            assert {"example", "examples"} & set(parameter["schema"]), parameter["name"]
+
+
+def test_a_field_has_a_description_and_an_example() -> None:
+    for name, schema in OPENAPI["components"]["schemas"].items():
+        for field, documented in schema.get("properties", {}).items():
+            variants = [documented, *documented.get("anyOf", [])]
+            said = {key for variant in variants for key in variant}
+            assert {"description", "examples"} <= said, f"{name}.{field}"
+
+
 def test_what_goes_out_is_required_in_full() -> None:
     task = OPENAPI["components"]["schemas"]["TaskPublic"]
 

@@ -12,7 +12,11 @@ def authorize(page: Page, token: str) -> None:
 
 def open_operation(page: Page, tag: str, operation_id: str) -> Locator:
     """Open an operation to try it out; after a reload, the last one is open."""
-    operation = page.locator(f'[id="operations-{tag}-{operation_id}"]')
+    group = page.locator(f'h3[data-tag="{tag}"]')
+    expect(group).to_be_visible()
+    if group.get_attribute("data-is-open") == "false":
+        group.get_by_role("button").click()
+    operation = page.locator(f'[id="operations-{tag.replace(" ", "_")}-{operation_id}"]')
     if operation.locator(".opblock-summary-control[aria-expanded=false]").count():
         operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()

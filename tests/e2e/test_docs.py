@@ -1,11 +1,13 @@
 """/docs and /redoc in Chromium, where no other server can be reached."""
 
 from collections.abc import Iterator
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
+from routes.docs import SINGLE_TASKS, TAGS, WITH_USER_ID, with_user_id
 from tests.actors import SECRET, bearer
 from tests.contract.operations import OPENAPI
 from tests.e2e.conftest import LIMIT_MILLISECONDS, check_out, needs_chromium
@@ -13,6 +15,8 @@ from tests.e2e.server import Server
 from tests.e2e.swagger_ui import authorize, execute, open_operation
 
 pytestmark = needs_chromium
+
+OPTIONAL_HEADERS = {"if-match", "if-none-match", "idempotency-key"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,69 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     assert [told for told in complaints if told.startswith("error: ")] == []
 
 
+def test_the_page_has_the_operations_in_the_order_in_which_one_needs_them(page: Page) -> None:
+    page.goto("/docs")
+
+    groups = page.locator("h3.opblock-tag")
+    expect(groups).to_have_count(len(TAGS))
+    assert [group.get_attribute("data-tag") for group in groups.all()] == [
+        tag["name"] for tag in TAGS
+    ]
+    assert page.locator(".opblock-summary-description").all_inner_texts() == [
+        "Create a task",
+        "List tasks",
+        "Read a task",
+        "Update a task (PUT)",
+        "Update a task (PATCH)",
+        "Complete a task",
+        "Delete a task",
+        "Update many tasks",
+        "Delete many tasks",
+        "Export all tasks",
+        "Import tasks",
+        "List tags",
+        "Show who you are",
+        "Erase all your data",
+        "Check the process",
+        "Check the database",
+    ]
+
+
+def test_groups_with_the_user_id_in_the_path_are_collapsed_until_one_is_asked_for(
+    page: Page,
+) -> None:
+    page.goto("/docs")
+    collapsed = page.locator('h3[data-is-open="false"]')
+    expect(collapsed).to_have_count(3)
+    for group in collapsed.all():
+        assert str(group.get_attribute("data-tag")).endswith(WITH_USER_ID)
+
+    tag = with_user_id(SINGLE_TASKS)
+    page.goto(f"/docs#/{tag}/read_task_of_user")
+    page.reload()
+
+    operation = page.locator(f'[id="operations-{tag.replace(" ", "_")}-read_task_of_user"]')
+    expect(operation.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(page.locator('h3[data-is-open="false"]')).to_have_count(2)
+
+
+def test_a_list_is_asked_for_with_the_defaults_alone(page: Page, token: str) -> None:
+    page.goto("/docs")
+    authorize(page, token)
+    operation = open_operation(page, SINGLE_TASKS, "list_tasks")
+
+    with page.expect_request("**/api/tasks*") as asked:
+        execute(operation)
+
+    assert parse_qsl(urlsplit(asked.value.url).query) == [
+        ("sort", "-created_at"),
+        ("limit", "50"),
+        ("offset", "0"),
+        ("total", "true"),
+    ]
+    assert OPTIONAL_HEADERS.isdisjoint(asked.value.all_headers())
+
+
 def test_a_task_is_created_and_listed_with_a_token_that_outlives_a_reload(
     page: Page, token: str
 ) -> None:
@@ -57,17 +124,17 @@ def test_a_task_is_created_and_listed_with_a_token_that_outlives_a_reload(
     expect(page).to_have_url(f"{page.url.removesuffix('docs')}docs")
     authorize(page, token)
 
-    status, body = execute(open_operation(page, "tasks", "create_task"))
+    status, body = execute(open_operation(page, SINGLE_TASKS, "create_task"))
     assert status == "201"
     assert '"title": "Buy milk"' in body
 
-    status, body = execute(open_operation(page, "tasks", "list_tasks"))
+    status, body = execute(open_operation(page, SINGLE_TASKS, "list_tasks"))
     assert status == "200"
     assert '"title": "Buy milk"' in body
 
     page.reload()
     expect(page.get_by_role("button", name="Authorize")).to_have_class("btn authorize locked")
-    status, body = execute(open_operation(page, "tasks", "list_tasks"))
+    status, body = execute(open_operation(page, SINGLE_TASKS, "list_tasks"))
     assert status == "200"
     assert '"title": "Buy milk"' in body
 
@@ -101,10 +168,12 @@ def test_every_operation_can_be_tried_out_as_it_stands(
             if file.count():
                 file.set_input_files(TASKS_FILE)
 
-            status, _ = execute(operation)
+            with page.expect_request("**") as asked:
+                status, _ = execute(operation)
 
             expected = "201" if "201" in documented["responses"] else min(documented["responses"])
             assert status == expected, documented["operationId"]
+            assert OPTIONAL_HEADERS.isdisjoint(asked.value.all_headers())
             # Swagger UI renders every open operation again at each change.
             operation.locator(".opblock-summary-control").click()
 

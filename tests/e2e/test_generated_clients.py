@@ -82,14 +82,14 @@ def test_a_python_client_works(
         import_module(f"tasks_client.{name}") for name in ("client", "models", "types")
     )
     operations = {
-        name: import_module(f"tasks_client.api.tasks.{name}").sync_detailed
-        for name in (
-            "create_task",
-            "import_tasks",
-            "list_tasks",
-            "export_tasks",
-            "delete_task",
-            "delete_tasks",
+        name: import_module(f"tasks_client.api.{group}.{name}").sync_detailed
+        for group, name in (
+            ("tasks", "create_task"),
+            ("all_tasks", "import_tasks"),
+            ("tasks", "list_tasks"),
+            ("all_tasks", "export_tasks"),
+            ("tasks", "delete_task"),
+            ("many_tasks", "delete_tasks"),
         )
     }
     token = sign(SECRET, "ann", minutes=5)

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
+from routes.docs import SINGLE_TASKS
 from settings import ROOT
 from tests.actors import SECRET, bearer
 from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
@@ -194,8 +195,8 @@ def test_operations_are_tried_out_under_the_prefix(browser: Browser, url: str) -
         page.goto(f"{url}/")
         expect(page).to_have_url(f"{url}/docs")
         authorize(page, token)
-        created = execute(open_operation(page, "tasks", "create_task"))
-        listed = execute(open_operation(page, "tasks", "list_tasks"))
+        created = execute(open_operation(page, SINGLE_TASKS, "create_task"))
+        listed = execute(open_operation(page, SINGLE_TASKS, "list_tasks"))
         page.goto(f"{url}/redoc")
         expect(page.locator('[id$="operation/create_task"] h2').first).to_contain_text("Create")
 

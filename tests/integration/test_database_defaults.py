@@ -99,7 +99,7 @@ def test_a_lock_timeout_is_503(postgresql_url: URL) -> None:
     with TestClient(create_app(settings_for(postgresql_url)), headers=bearer("ann")) as ann:
         task = ann.post("/api/tasks", json={"title": "x"}).headers["Location"]
         with engine.connect() as other:
-            other.exec_driver_sql("SELECT * FROM task FOR UPDATE")
+            other.exec_driver_sql("SELECT * FROM task WHERE user_id = 'ann' FOR UPDATE")
             assert ann.put(task, json={"title": "y"}).status_code == 503
         assert ann.put(task, json={"title": "y"}).status_code == 200
     engine.dispose()

@@ -10,7 +10,7 @@ from functools import lru_cache
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import URL, NullPool, create_engine
+from sqlalchemy import URL, NullPool, create_engine, text
 
 import db
 import overload
@@ -63,22 +63,27 @@ def test_bodies_that_do_not_end_take_nobodys_place(
 
 
 @pytest.fixture
-def locked(postgresql_url: URL) -> Iterator[None]:
-    """A session that locks the tasks of two users, as a migration or a person with psql does."""
+def stuck(postgresql_url: URL) -> Iterator[dict[str, str]]:
+    """Two users' tasks, which a session locks, as a migration or a person with psql does."""
     app = create_app(settings_for(postgresql_url))
     with served(app) as port:
-        for user in ("bob", "eve"):
-            assert _ask(port, user, "POST", "/api/tasks", title="x").status_code == 201
+        tasks = {
+            user: _ask(port, user, "POST", "/api/tasks", title="x").headers["Location"]
+            for user in ("bob", "eve")
+        }
     engine = create_engine(postgresql_url, poolclass=NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT id FROM task FOR UPDATE")
-        yield
+        for user in tasks:
+            connection.execute(
+                text("SELECT id FROM task WHERE user_id = :user FOR UPDATE"), {"user": user}
+            )
+        yield tasks
 
 
-@pytest.mark.usefixtures("locked")
-def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(postgresql_url: URL) -> None:
+def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(
+    postgresql_url: URL, stuck: dict[str, str]
+) -> None:
     app = create_app(settings_for(postgresql_url))
-    stuck = {"bob": "/api/tasks/1", "eve": "/api/tasks/2"}
     with served(app) as port, ThreadPoolExecutor(2 * db.POOL_SIZE) as pool:
         assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200
         waiting = [

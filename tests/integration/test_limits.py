@@ -17,7 +17,7 @@ from redis.retry import Retry
 from sqlalchemy import URL
 from starlette.testclient import TestClient
 
-import auth
+import guard
 import overload
 import rates
 from main import create_app
@@ -121,7 +121,7 @@ def port(app: FastAPI) -> Iterator[int]:
 
 
 def test_a_body_that_does_not_arrive_is_408(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth.GuardedRoute, "body_seconds", 0.2)
+    monkeypatch.setattr(guard.GuardedRoute, "body_seconds", 0.2)
     head = f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer('ann')['Authorization']}"
 
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:

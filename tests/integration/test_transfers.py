@@ -242,7 +242,7 @@ def test_a_user_has_no_more_tasks_than_are_allowed(limited: TestClient) -> None:
     assert len(limited.get("/api/tasks").json()) == 3
     other = limited.post("/api/tasks", json={"title": "x"}, headers=bearer("bob"))
     assert other.status_code == 201
-    limited.delete("/api/tasks/1")
+    limited.delete(f"/api/tasks/{limited.get('/api/tasks').json()[0]['id']}")
     assert limited.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 

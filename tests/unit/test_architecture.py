@@ -15,6 +15,7 @@ LAYERS = [
     {"schema", "protocol"},
     {"db"},
     {"auth"},
+    {"guard"},
     {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health", "routes.docs"},
     {"routes.changes", "routes.transfers"},
