@@ -100,7 +100,7 @@ def test_without_keys_and_auth_server_it_is_503(
         "detail": "The auth server is not available; try again",
         "status_code": 503,
     }
-    assert reasons() == [f"No key set from {server.url}/api/auth/jwks: it answered 500"]
+    assert reasons() == [f"No key set from {server.url}/api/auth/jwks: it responded 500"]
     assert client.get("/api/tasks", headers=bearer("ann")).status_code == 200
 
 

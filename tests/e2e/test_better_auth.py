@@ -143,7 +143,7 @@ def test_a_base_path_is_a_part_of_better_auth_url(
     assert statuses == [503, 200]
     (reason,) = reasons()
     assert reason == (
-        f"No key set from {server.url}/api/auth/jwks: it answered 404. Check BETTER_AUTH_URL (add "
+        f"No key set from {server.url}/api/auth/jwks: it responded 404. Check BETTER_AUTH_URL (add "
         "Better Auth's basePath if it is not /api/auth), or set JWKS_URL to the URL of the key set"
     )
 

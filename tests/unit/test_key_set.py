@@ -443,18 +443,18 @@ def _log(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line.getMessage() for line in caplog.records if line.name == "jwks"]
 
 
-NO_KEY_SET = "its answer is not a key set"
+NO_KEY_SET = "its response is not a key set"
 
 
 @pytest.mark.parametrize(
     ("status", "body", "problem"),
     [
-        *((status, None, f"it answered {status}") for status in (204, 301, 302, 307, 308)),
-        *((status, None, f"it answered {status}") for status in (400, 401, 403, 404, 405, 410)),
+        *((status, None, f"it responded {status}") for status in (204, 301, 302, 307, 308)),
+        *((status, None, f"it responded {status}") for status in (400, 401, 403, 404, 405, 410)),
         (200, b"<!doctype html>", NO_KEY_SET),
         (200, b'{"status": "ok"}', NO_KEY_SET),
         (200, b'{"keys": {"k1": {}}}', NO_KEY_SET),
-        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its answer is larger than 65536 bytes"),
+        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its response is larger than 65536 bytes"),
     ],
 )
 def test_a_wrong_url_is_reported_once_with_what_to_set(
@@ -502,7 +502,7 @@ def test_an_outage_is_reported_as_one_and_another_problem_anew(
 
     _run(scenario, verifier)
     assert _log(caplog) == [
-        f"No key set from {server.url}/api/auth/jwks: it answered {status}"
+        f"No key set from {server.url}/api/auth/jwks: it responded {status}"
         for status in dict.fromkeys(statuses)
     ]
 
@@ -546,7 +546,7 @@ def test_ignored_members_are_reported_once_with_the_reasons(
     assert line == (
         f"Ignored keys in the set of {server.url}/api/auth/jwks: number 2: not an object; "
         "number 3: KeyError; number 4: not for verifying signatures; "
-        "number 5: its kty, crv and alg name no algorithm that is accepted"
+        "number 5: its kty, crv and alg match no accepted algorithm"
     )
 
 
