@@ -83,14 +83,14 @@ def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
 
 NOTHING_SET = (
     "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-    "put your Better Auth server's URL, or its secret, there\n"
+    "set one of them to your Better Auth server's URL or secret\n"
 )
 EMPTY_SECRET = (
-    "Cannot start: BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there\n"
+    "Cannot start: BETTER_AUTH_SECRET is empty; set it to the secret of your Better Auth server\n"
 )
 BAD_URL = (
     "Cannot start: "
-    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path\n"
+    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and the path of a file\n"
 )
 
 

@@ -139,7 +139,7 @@ def test_an_image_without_settings_says_what_it_needs(
     assert _exit_code(image, image.command) == STARTUP_FAILURE
     assert capfd.readouterr().err == (
         "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-        "put your Better Auth server's URL, or its secret, there\n"
+        "set one of them to your Better Auth server's URL or secret\n"
     )
 
 

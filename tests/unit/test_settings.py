@@ -84,13 +84,15 @@ def test_a_database_url_is_taken_as_hosts_hand_it_out(
     assert Settings(_env_file=None).database_url == make_url(used)
 
 
-EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there"
-SHOULD_LOOK = "RATE_LIMIT must look like 100/minute; second, hour and day are known as well"
-SHOULD_BEGIN = "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path"
-NO_SERVER = "BETTER_AUTH_URL is not a URL; it looks like https://app.example.com"
+EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; set it to the secret of your Better Auth server"
+SHOULD_LOOK = "RATE_LIMIT must be a number per second, minute, hour or day, such as 100/minute"
+SHOULD_BEGIN = (
+    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and the path of a file"
+)
+NO_SERVER = "BETTER_AUTH_URL is not a URL such as https://app.example.com"
 NEITHER = (
     "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-    "put your Better Auth server's URL, or its secret, there"
+    "set one of them to your Better Auth server's URL or secret"
 )
 NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
@@ -99,16 +101,16 @@ NOT_ENCODED = (
 NO_QUERY = (
     "DATABASE_URL cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
 )
-NO_USER = "must not contain @: a user name or a password does not belong there"
-NO_REDIS = "RATE_LIMIT_STORE is not a URL of Redis; it looks like redis://:password@host:6379/0"
+NO_USER = "must not contain @: user names and passwords are not allowed in it"
+NO_REDIS = "RATE_LIMIT_STORE is not a Redis URL such as redis://:password@host:6379/0"
 NO_ORIGIN = (
     "CORS_ORIGINS (value 1) must be origins such as https://app.example.com, separated by commas, "
-    "without quotes and brackets"
+    "without quotes or brackets"
 )
 NO_WILDCARD = (
     "CORS_ORIGINS (value 1) must name each origin, or be * alone: there are no other wildcards"
 )
-IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password@host/name"
+IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/name"
 
 
 @pytest.mark.parametrize(
@@ -226,11 +228,11 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 "https://u:1/S3cret@h",
             ]
         ),
-        ("JWKS_URL", "h/keys", "JWKS_URL is not a URL; it looks like https://app.example.com"),
+        ("JWKS_URL", "h/keys", "JWKS_URL is not a URL such as https://app.example.com"),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "h:4318",
-            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL; it looks like https://app.example.com",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL such as https://app.example.com",
         ),
         (
             "RATE_LIMIT_STORE",
@@ -381,7 +383,7 @@ def test_a_key_set_alone_needs_the_issuer_and_the_audience(monkeypatch: pytest.M
 
     assert explain(raised.value) == (
         "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
-        "they say whose tokens are accepted"
+        "they determine which tokens are accepted"
     )
     assert settings.key_set_url == "https://k/keys"
     assert (settings.issuer, settings.audiences) == ("i", ("a",))
@@ -475,7 +477,7 @@ def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
     assert explain(raised.value) == (
-        "RATE_LIMIT_STORE needs a package that is not installed: uv sync --extra redis"
+        "RATE_LIMIT_STORE needs a package that is not installed: run uv sync --extra redis"
     )
 
 
