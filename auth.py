@@ -1,7 +1,7 @@
-"""Verify the Bearer token of a request and return its user; without a good token it is a 401.
+"""Verify the Bearer token of a request and return its user. Without a valid token, raise a 401.
 
-python-jose checks the signature only. It does not enforce all of RFC 7515 and RFC 7519, and its
-exceptions share no base class. This module checks the rest, and names the source of each rule.
+python-jose checks only the signature. It does not enforce all of RFC 7515 and RFC 7519, and its
+exceptions share no base class. This module checks the rest, and cites the source of each rule.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ CLOCK_SKEW_SECONDS = 5
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
-UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
+UNAUTHORIZED = documented(401, "The token is missing or not valid", "Token has expired")
 FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
 TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
@@ -71,7 +71,7 @@ class InvalidTokenError(Exception):
 
 
 class _Accepted(NamedTuple):
-    """A verified token. It is good until it expires or its key leaves the key set."""
+    """A verified token. It is valid until it expires or its key leaves the key set."""
 
     user: User
     expires_at: float
@@ -79,7 +79,7 @@ class _Accepted(NamedTuple):
 
 
 class TokenVerifier:
-    """Verifies tokens by the secret (HS256), by the auth server's key set, or by either."""
+    """Verifies tokens with the secret (HS256), with the auth server's key set, or with either."""
 
     def __init__(self, settings: Settings) -> None:
         self._issuer, self._audiences = settings.issuer, settings.audiences
@@ -96,7 +96,7 @@ class TokenVerifier:
 
         Raises:
             InvalidTokenError: the token is not valid, for whatever reason.
-            AuthServerUnavailableError: no key set could be fetched so far.
+            AuthServerUnavailableError: no key set has been fetched yet.
 
         """
         # Check the length first: the cost of everything below grows with it.
@@ -238,7 +238,7 @@ def _json_object(encoded: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate names (RFC 7515, 4; RFC 7519, 4): parsers differ in which one they take."""
+    """Refuse duplicate names (RFC 7515, 4; RFC 7519, 4): parsers differ in which one they use."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _malformed()
@@ -260,7 +260,7 @@ def _check_signature(token: str, key: Key, algorithm: str) -> None:
 def _check_times(claims: Mapping[str, Any]) -> None:
     """Check `exp` (required), `nbf` and `iat` (RFC 7519, 4.1.4 to 4.1.6).
 
-    `iat` must be a number only: it says how old a token is, not when it is valid.
+    `iat` only has to be a number: it is the time of issue, and does not limit validity.
     """
     if "exp" not in claims:
         raise InvalidTokenError("Token has no expiry")
@@ -331,12 +331,13 @@ def _unauthorized(description: str) -> HTTPException:
 class GuardedRoute(APIRoute):
     """A route that checks the token first, then reads a body of bounded size in bounded time.
 
-    FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
-    query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
+    FastAPI itself reads and parses the whole body before any dependency runs. It also ignores
+    unknown query parameters. This route refuses them, because a DELETE that ignores a misspelled
+    filter deletes too much.
 
-    A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
-    where `_in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
-    works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
+    FastAPI runs a plain `def` handler in a thread. On PostgreSQL, `_in_session` runs one with a
+    session in the event loop instead, which serves other requests while the database works.
+    Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
     """
 
     body_max_bytes = BODY_MAX_BYTES
@@ -348,7 +349,7 @@ class GuardedRoute(APIRoute):
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match, but not a path that another route names: PUT /api/tasks/export is a 405."""
+        """Do not match a path that belongs to an earlier route: PUT /api/tasks/export is a 405."""
         match, child_scope = super().matches(scope)
         if match is Match.FULL:
             paths: Paths = scope["app"].state.paths
@@ -382,7 +383,7 @@ class GuardedRoute(APIRoute):
 def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
     """Refuse query parameters that the operation would ignore.
 
-    `repeatable` has its parameters; of one that is not a list, FastAPI takes the last value only.
+    `repeatable` says which parameters are lists. Of any other, FastAPI uses only the last value.
     """
     if not request.scope["query_string"]:
         return
@@ -404,7 +405,7 @@ def _check_encoding(request: Request, wanted: str) -> None:
 
 
 def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a handler with a `session` run where its statements do not hold up the event loop."""
+    """Make a handler with a `session` run where its statements do not block the event loop."""
     if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
         return handler
 
@@ -417,7 +418,7 @@ def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
-    """Receive the body up to so many bytes, whether or not its length was announced, in time."""
+    """Limit the size of the body, with or without Content-Length, and the time to receive it."""
     received_bytes = 0
     deadline: float | None = None
 
@@ -443,14 +444,14 @@ def _announced_bytes(request: Request) -> int:
     try:
         return int(request.headers.get("Content-Length", "0"))
     except ValueError:
-        return 0  # what arrives is counted all the same
+        return 0  # the bytes that arrive are counted anyway
 
 
 def _too_slow(max_seconds: float) -> HTTPException:
     return HTTPException(
         HTTPStatus.REQUEST_TIMEOUT,
         f"The body took longer than {max_seconds} seconds",
-        {"Connection": "close"},  # the rest of it may still come
+        {"Connection": "close"},  # the rest of the body may still arrive
     )
 
 
@@ -461,7 +462,7 @@ def _too_large(max_bytes: int) -> HTTPException:
 
 
 class _BearerScheme(SecurityBase):
-    """The scheme as /docs shows it; called, it gives the user whom the route has found."""
+    """The security scheme for /docs. As a dependency, it returns the user that the route found."""
 
     model = HTTPBearer(bearerFormat="JWT", description="The JWT of Better Auth.")
     scheme_name = "bearer"

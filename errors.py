@@ -78,7 +78,7 @@ def documented(status_code: int, description: str, detail: str) -> Responses:
 
 
 INVALID: Responses = {
-    422: {"model": ValidationErrorBody, "description": "Not valid: each field with its reason"}
+    422: {"model": ValidationErrorBody, "description": "Validation error, with a reason per field"}
 }
 UNAVAILABLE = documented(503, "Try again later", "The database is not available; try again")
 

@@ -1,4 +1,4 @@
-"""Is the process alive, and can it serve."""
+"""Liveness and readiness checks."""
 
 from typing import Literal
 
@@ -12,20 +12,20 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """What both answer where all is well."""
+    """The body of a successful check."""
 
     status: Literal["ok"]
 
 
 @router.get("/health")
 async def health() -> Health:
-    """Tell that the process lives. Needs no token, no thread and no database."""
+    """Check that the process responds. Needs no token, thread or database."""
     return Health(status="ok")
 
 
 @router.get("/ready", responses=UNAVAILABLE)
 async def ready(request: Request) -> Health:
-    """Tell whether requests can be served: the database answers and its schema is current."""
+    """Check that requests can be served: the database responds, and its schema is current."""
     database: Database = request.app.state.database
     await database.schema.check()
     return Health(status="ok")

@@ -182,7 +182,7 @@ def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
     server.stop()  # a request's line is written once it is answered
     started, answered = _logged(server, "main"), _logged(server, "logs")
     (told,) = [line["message"] for line in started]
-    assert told.startswith("Answering 503 until this is mended: No connection to 127.0.0.1: ")
+    assert told.startswith("Responding 503 until this is fixed: No connection to 127.0.0.1: ")
     assert [line["status"] for line in answered if line["method"] == "POST"] == [503]
     assert answered[-1]["reason"].startswith("No connection to 127.0.0.1: ")
     assert "Traceback" not in server.log.read_text()
