@@ -37,7 +37,7 @@ ORIGIN = "http://localhost:3000"
         ("GET", "/api/tasks/x", 422, "task_id: must be a whole number, written in digits"),
     ],
 )
-def test_an_error_has_the_one_body(
+def test_every_error_has_the_standard_body(
     ann: TestClient, method: str, path: str, status_code: int, detail: str
 ) -> None:
     response = ann.request(method, path, headers={"Origin": ORIGIN})
@@ -61,7 +61,7 @@ def _named_in(response: httpx2.Response) -> set[str]:
 
 @pytest.mark.parametrize("method", ["BREW", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", OPENAPI["paths"])
-def test_a_405_names_every_method_of_the_path(
+def test_a_405_lists_every_method_of_the_path(
     anonymous: TestClient, method: str, path: str
 ) -> None:
     response = anonymous.request(method, path.format(user_id="ann", task_id=1))
@@ -73,7 +73,7 @@ def test_a_405_names_every_method_of_the_path(
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/redoc", "/openapi.json", "/docs/assets/favicon.png"]
 )
-def test_a_405_of_a_page_names_its_methods(anonymous: TestClient, path: str) -> None:
+def test_a_405_of_a_page_lists_its_methods(anonymous: TestClient, path: str) -> None:
     response = anonymous.post(path)
 
     assert response.status_code == 405
@@ -87,7 +87,7 @@ BESIDE_IDS = [
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("path", BESIDE_IDS)
-def test_a_name_beside_the_ids_is_no_id(anonymous: TestClient, path: str, method: str) -> None:
+def test_a_fixed_name_is_not_an_id(anonymous: TestClient, path: str, method: str) -> None:
     response = anonymous.request(method, path.format(user_id="ann"))
 
     if method in _allowed(path):
@@ -97,12 +97,12 @@ def test_a_name_beside_the_ids_is_no_id(anonymous: TestClient, path: str, method
         assert _named_in(response) == _allowed(path)
 
 
-def test_there_are_names_beside_the_ids() -> None:
+def test_the_fixed_names_are_found_in_the_contract() -> None:
     assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(BESIDE_IDS)
 
 
 @pytest.mark.parametrize("method", ["POST", "BREW"])
-def test_an_id_that_reads_like_the_list_is_an_id(ann: TestClient, method: str) -> None:
+def test_a_task_id_named_tasks_is_a_task_id(ann: TestClient, method: str) -> None:
     response = ann.request(method, "/api/tasks/tasks", json={"title": "x"})
 
     assert response.status_code == 405
@@ -124,7 +124,7 @@ def test_an_id_that_reads_like_the_list_is_an_id(ann: TestClient, method: str) -
         ("/api/<b>%0D%0AX: %22ä/tasks/", "/api/%3Cb%3E%0D%0AX%3A%20%22%C3%A4/tasks"),
     ],
 )
-def test_a_404_names_the_path_without_superfluous_slashes(
+def test_a_404_suggests_the_path_without_extra_slashes(
     anonymous: TestClient, method: str, path: str, similar: str
 ) -> None:
     url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` would be a host
@@ -153,7 +153,7 @@ def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @OPERATIONS_THAT_CAN_FAIL
-def test_an_unexpected_exception_is_500_and_tells_nothing(
+def test_an_unexpected_exception_is_500_without_details(
     ann: TestClient, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fail_with(ZeroDivisionError("s3cret"), monkeypatch)
@@ -167,7 +167,7 @@ def test_an_unexpected_exception_is_500_and_tells_nothing(
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_an_unexpected_exception_reaches_the_server_which_logs_it(
+def test_an_unexpected_exception_reaches_the_server(
     standing_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TestClient(standing_app, headers=bearer("ann")) as client:
@@ -193,7 +193,7 @@ def test_an_unexpected_exception_reaches_the_server_which_logs_it(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_database_that_fails_is_503_and_the_cause_is_logged_without_the_statement(
+def test_a_database_failure_is_503_and_its_cause_is_logged_without_the_statement(
     ann: TestClient,
     operation: Operation,
     error: Exception,

@@ -44,7 +44,7 @@ def _get(client: TestClient, token: str) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", *ALGORITHMS])
-def test_every_hostile_token_is_401_and_costs_little(
+def test_every_hostile_token_is_401_and_cheap_to_refuse(
     client: TestClient, server: AuthServer, algorithm: str
 ) -> None:
     if algorithm == "HS256":
@@ -72,7 +72,7 @@ def test_every_hostile_token_is_401_and_costs_little(
     print(f"{algorithm}: {len(answers)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
 
 
-def test_a_token_of_each_kind_is_accepted_side_by_side(
+def test_tokens_of_both_kinds_are_accepted_by_one_app(
     client: TestClient, server: AuthServer
 ) -> None:
     keys = [SigningKey(algorithm, algorithm) for algorithm in ALGORITHMS]
@@ -82,7 +82,7 @@ def test_a_token_of_each_kind_is_accepted_side_by_side(
         assert _get(client, token)[0] == 200
 
 
-def test_without_keys_and_auth_server_it_is_503(
+def test_an_unavailable_auth_server_is_503_if_no_keys_are_cached(
     client: TestClient, server: AuthServer, reasons: Callable[[], list[str]]
 ) -> None:
     server.status = 500
@@ -130,7 +130,7 @@ URL_OF_NONE = "http://127.0.0.1:9"
         ({}, HS256["claim: expired"], "Token has expired"),
     ],
 )
-def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
+def test_the_reason_of_a_refusal_is_logged_once_with_the_setting_to_check(
     database: URL,
     settings: dict[str, str | None],
     token: str,
@@ -156,7 +156,7 @@ def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
         ({"aud": ["x"]}, "Token has the aud ['x'], not {url}: see JWT_AUDIENCE"),
     ],
 )
-def test_another_origin_is_in_the_log_with_what_to_set(
+def test_a_wrong_issuer_or_audience_is_logged_with_the_setting_to_check(
     client: TestClient,
     server: AuthServer,
     claims: dict[str, object],

@@ -61,7 +61,7 @@ def test_a_request_is_counted_by_its_route(
     assert _counted(client)[counted] == before + 1
 
 
-def test_neither_users_nor_paths_are_in_the_metrics(client: TestClient) -> None:
+def test_the_metrics_contain_no_users_or_paths(client: TestClient) -> None:
     client.get("/api/ann/tasks/4711", headers=bearer("ann"))
     client.get("/made/up", headers=bearer("ann"))
 
@@ -74,6 +74,6 @@ def test_neither_users_nor_paths_are_in_the_metrics(client: TestClient) -> None:
     assert "{task_id}" in "".join(labels)
 
 
-def test_without_a_folder_there_are_no_metrics(anonymous: TestClient) -> None:
+def test_without_a_directory_there_are_no_metrics(anonymous: TestClient) -> None:
     assert anonymous.get("/metrics").status_code == 404
     assert "/metrics" not in anonymous.get("/openapi.json").text

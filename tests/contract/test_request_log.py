@@ -59,7 +59,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogReco
         ),
     ],
 )
-def test_a_request_is_one_line_with_its_route_and_without_what_the_caller_wrote(
+def test_a_request_is_logged_in_one_line_without_user_input(
     anonymous: TestClient,
     lines: Callable[[], list[logging.LogRecord]],
     method: str,
@@ -92,7 +92,7 @@ def test_a_request_is_one_line_with_its_route_and_without_what_the_caller_wrote(
         ("caf\u00e9", False),
     ],
 )
-def test_the_callers_id_is_taken_where_it_can_stand_in_a_log(
+def test_a_request_id_of_the_client_is_used_if_it_is_valid(
     anonymous: TestClient, given: str, *, kept: bool
 ) -> None:
     answer = anonymous.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
@@ -116,7 +116,7 @@ def test_the_callers_id_is_taken_where_it_can_stand_in_a_log(
         ("POST", "/api/tasks", b" " * 65537),
     ],
 )
-def test_every_answer_has_the_requests_id(
+def test_every_response_has_the_request_id(
     ann: TestClient, method: str, path: str, content: bytes
 ) -> None:
     headers = {"X-Request-ID": "abc", "Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
@@ -126,7 +126,7 @@ def test_every_answer_has_the_requests_id(
     assert answer.headers.get_list("X-Request-ID") == ["abc"]
 
 
-def test_two_requests_have_two_ids(anonymous: TestClient) -> None:
+def test_two_requests_have_different_ids(anonymous: TestClient) -> None:
     ids = {anonymous.get("/health").headers["X-Request-ID"] for _ in range(2)}
 
     assert len(ids) == 2
@@ -136,7 +136,7 @@ def fail(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-def test_an_unexpected_exception_has_a_line_and_an_id(
+def test_an_unexpected_exception_is_logged_with_the_request_id(
     standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
@@ -151,7 +151,7 @@ def test_an_unexpected_exception_has_a_line_and_an_id(
     assert line.levelname == "WARNING"
 
 
-def test_a_request_without_an_answer_has_a_line(
+def test_a_request_without_a_response_is_logged(
     standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
@@ -165,7 +165,7 @@ def test_a_request_without_an_answer_has_a_line(
     assert [vars(line)[name] for name in FIELDS] == ["GET", None, None, None]
 
 
-def test_a_level_above_info_leaves_the_lines_out(
+def test_a_level_above_info_omits_the_lines(
     anonymous: TestClient,
     caplog: pytest.LogCaptureFixture,
     lines: Callable[[], list[logging.LogRecord]],

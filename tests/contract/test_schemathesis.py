@@ -44,13 +44,13 @@ def caller(standing_app: FastAPI) -> Iterator[ASGIClient]:
         yield client
 
 
-def test_every_operation_is_generated() -> None:
+def test_schemathesis_tests_every_operation() -> None:
     assert len(GENERATED) == len(PROTECTED)
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize("operation", GENERATED, ids=lambda operation: operation.label)
-def test_every_answer_is_documented_and_none_is_a_5xx(
+def test_every_response_is_documented_and_none_is_a_5xx(
     caller: ASGIClient, operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode
 ) -> None:
     seen = set()

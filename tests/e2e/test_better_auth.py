@@ -112,7 +112,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("algorithm", [*KEYS, "HS256"])
-def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
+def test_a_real_token_is_accepted_unless_a_bit_is_flipped(
     better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
     server = better_auth(algorithm)
@@ -128,7 +128,7 @@ def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
     assert [_status(client, flip(token, segment, 9, 3)) for segment in range(3)] == [401, 401, 401]
 
 
-def test_a_base_path_is_a_part_of_better_auth_url(
+def test_better_auth_url_may_contain_a_base_path(
     better_auth: Start, sign_up: SignUp, sqlite_url: URL, reasons: Callable[[], list[str]]
 ) -> None:
     server = better_auth("EdDSA", BASE_PATH="/auth")
@@ -148,7 +148,9 @@ def test_a_base_path_is_a_part_of_better_auth_url(
     )
 
 
-def test_a_key_set_may_have_another_path(better_auth: Start, serve: Serve, sign_up: SignUp) -> None:
+def test_the_key_set_may_have_another_path(
+    better_auth: Start, serve: Serve, sign_up: SignUp
+) -> None:
     server = better_auth("EdDSA", JWKS_PATH="/keys.json")
     client = serve(server, jwks_url=f"{server.url}/api/auth/keys.json")
 
@@ -173,7 +175,7 @@ def test_a_key_set_without_alg_verifies_a_real_token(
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_a_real_token_of_other_claims_or_of_another_key_is_refused(
+def test_a_real_token_with_other_claims_or_of_another_key_is_refused(
     better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
     server = better_auth(algorithm)
@@ -195,7 +197,7 @@ def test_a_real_token_of_other_claims_or_of_another_key_is_refused(
         assert _status(client, token) == 401
 
 
-def test_a_rotated_key_is_accepted_at_once_and_the_old_one_still(
+def test_a_rotated_key_is_accepted_at_once_and_the_old_key_remains_valid(
     better_auth: Start, serve: Serve, sign_up: SignUp
 ) -> None:
     server = better_auth("EdDSA", ROTATION_SECONDS="2")
@@ -212,7 +214,7 @@ def test_a_rotated_key_is_accepted_at_once_and_the_old_one_still(
     assert [_status(client, token) for token in (new, old)] == [200, 200]
 
 
-def test_known_keys_go_on_working_without_the_auth_server(
+def test_cached_keys_keep_working_without_the_auth_server(
     better_auth: Start, serve: Serve, sign_up: SignUp
 ) -> None:
     server = better_auth("EdDSA")
@@ -226,7 +228,7 @@ def test_known_keys_go_on_working_without_the_auth_server(
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "HS256"])
-def test_session_cookies_and_mail_tokens_are_refused(
+def test_session_cookies_and_email_tokens_are_refused(
     better_auth: Start,
     serve: Serve,
     sign_up: SignUp,

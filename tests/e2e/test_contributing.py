@@ -17,7 +17,7 @@ FIELD, OPERATION = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)
 COMMANDS = re.findall(r"```bash\n(.*?)```", EXAMPLE, re.DOTALL)[0].splitlines()
 
 
-def test_a_field_and_an_operation_are_added_as_the_examples_say(
+def test_the_examples_add_a_field_and_an_operation(
     checkout: Path,
     run: Callable[..., subprocess.CompletedProcess[str]],
     start: Callable[..., Server],

@@ -14,7 +14,7 @@ from tests.e2e.server import Server
 @pytest.mark.parametrize(
     "command", ["uv run main.py --port {port}", "uv run uvicorn main:app --port {port}"]
 )
-def test_a_failure_is_traced_once_and_nothing_secret_is_told(
+def test_a_failure_has_one_traceback_without_secrets(
     start: Callable[..., Server], postgresql_url: URL, command: str
 ) -> None:
     url = postgresql_url.render_as_string(hide_password=False)

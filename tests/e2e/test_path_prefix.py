@@ -119,7 +119,7 @@ def url(site: Site, start: Callable[..., Server]) -> str:
     return site.url + PREFIX
 
 
-def test_the_readmes_session_works_under_the_prefix(
+def test_the_readme_session_works_under_the_prefix(
     site: Site, checkout: Path, environment: dict[str, str]
 ) -> None:
     session = _replaced(
@@ -146,7 +146,7 @@ def test_the_readmes_session_works_under_the_prefix(
 @pytest.mark.parametrize(
     ("tasks", "user"), [("/api/tasks", "ann"), ("/api/ann%7C%C3%A4%3F%25/tasks", "ann|ä?%")]
 )
-def test_location_and_link_lead_to_what_they_name(url: str, tasks: str, user: str) -> None:
+def test_location_and_link_are_valid_under_the_prefix(url: str, tasks: str, user: str) -> None:
     with httpx2.Client(headers=bearer(user), timeout=30) as http:
         created = [http.post(f"{url}{tasks}", json={"title": title}) for title in "abc"]
         read = [http.get(task.url.join(task.headers["Location"])) for task in created]
@@ -162,7 +162,7 @@ def test_location_and_link_lead_to_what_they_name(url: str, tasks: str, user: st
     assert [page.json()[0]["title"] for page in pages] == ["c", "b", "a"]
 
 
-def test_what_is_not_a_simple_get_passes_the_proxy(url: str) -> None:
+def test_head_large_bodies_and_streams_pass_the_proxy(url: str) -> None:
     lines = b'{"title": "%s"}\n' % (b"x" * 150) * 9000
     assert len(lines) > 1024 * 1024  # as much as nginx lets pass if nobody tells it otherwise
     with httpx2.Client(headers=bearer("ann"), timeout=60) as http:
@@ -180,7 +180,7 @@ def test_what_is_not_a_simple_get_passes_the_proxy(url: str) -> None:
 
 
 @needs_chromium
-def test_operations_are_tried_out_under_the_prefix(browser: Browser, url: str) -> None:
+def test_swagger_ui_works_under_the_prefix(browser: Browser, url: str) -> None:
     token = bearer("ann")["Authorization"].removeprefix("Bearer ")
     asked: list[str] = []
     errors: list[str] = []

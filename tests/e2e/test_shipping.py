@@ -46,7 +46,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
         "pre-commit validate-config",
     ],
 )
-def test_a_linter_finds_nothing(
+def test_hadolint_and_compose_find_no_problems(
     run: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
     done = run(*command.split())
@@ -54,7 +54,7 @@ def test_a_linter_finds_nothing(
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_nothing_but_the_program_gets_into_the_image(checkout: Path) -> None:
+def test_the_image_contains_only_the_program(checkout: Path) -> None:
     for name in (".env", "todo.db", "routes/__pycache__/tasks.pyc", ".venv/bin/python"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
@@ -120,7 +120,7 @@ def _wait_until_healthy(image: Image, server: Server) -> None:
         assert server.process.poll() is None, server.log.read_text()
 
 
-def test_the_image_needs_neither_root_nor_a_file_to_write(image: Image, contain: Contain) -> None:
+def test_the_image_runs_without_root_or_write_access(image: Image, contain: Contain) -> None:
     settings = {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
     server = contain(image, image.command, free_port(), settings)
 
@@ -133,7 +133,7 @@ def test_the_image_needs_neither_root_nor_a_file_to_write(image: Image, contain:
     assert not _is_healthy(image, server)
 
 
-def test_an_image_without_settings_says_what_it_needs(
+def test_an_image_without_settings_reports_the_missing_settings(
     image: Image, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert _exit_code(image, image.command) == STARTUP_FAILURE
@@ -208,7 +208,7 @@ def composed(
 
 @needs_node
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
-def test_compose_serves_who_signs_in_at_its_page(composed: dict[str, Server]) -> None:
+def test_compose_serves_users_who_sign_in_at_its_page(composed: dict[str, Server]) -> None:
     page, balancer = composed["frontend"], composed["balancer"]
     signed_up = SignedUp(page)
     with closing(signed_up.browser):
@@ -228,7 +228,7 @@ def test_compose_serves_who_signs_in_at_its_page(composed: dict[str, Server]) ->
     assert keys.status_code == 200
 
 
-def test_compose_starts_each_service_when_it_can_work() -> None:
+def test_compose_starts_services_in_order_of_their_dependencies() -> None:
     waits_for = {name: service.get("depends_on", ()) for name, service in SERVICES.items()}
     del waits_for["frontend"]  # a browser calls the service, the page does not
 
@@ -239,7 +239,7 @@ def test_compose_starts_each_service_when_it_can_work() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"database"}))
-def test_compose_gives_a_container_no_more_than_it_needs(name: str) -> None:
+def test_compose_gives_containers_only_what_they_need(name: str) -> None:
     service = SERVICES[name]
 
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])

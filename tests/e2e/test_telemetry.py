@@ -69,7 +69,7 @@ def _attributes(span: Span) -> dict[str, str | int]:
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
-def test_a_collector_gets_a_request_and_its_statement_without_what_users_wrote(
+def test_a_collector_gets_requests_and_statements_without_user_input(
     start: Callable[..., Server],
 ) -> None:
     with collector() as sink:
@@ -98,7 +98,7 @@ def test_a_collector_gets_a_request_and_its_statement_without_what_users_wrote(
     assert "s3cret" not in str(sink.spans)
 
 
-def test_a_collector_that_is_away_is_not_waited_for(start: Callable[..., Server]) -> None:
+def test_an_unavailable_collector_does_not_delay_anything(start: Callable[..., Server]) -> None:
     server = start(
         "uv", "run", "main.py", "--port", "{port}",
         BETTER_AUTH_SECRET=SECRET_TEXT, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
@@ -109,7 +109,7 @@ def test_a_collector_that_is_away_is_not_waited_for(start: Callable[..., Server]
     server.stop()  # which fails where it takes too long
 
 
-def test_two_processes_count_together(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_two_processes_share_their_metrics(start: Callable[..., Server], tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     server = start(
@@ -136,7 +136,7 @@ def _counted(server: Server) -> float:
     return float(count)
 
 
-def test_what_is_off_is_not_even_imported(
+def test_disabled_telemetry_is_not_imported(
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     program = (

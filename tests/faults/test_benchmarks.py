@@ -16,7 +16,7 @@ def _rows(printed: str, name: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_a_quick_run_compares_every_operation_without_an_error(
+def test_a_quick_run_measures_every_operation_without_errors(
     checkout: Path, environment: dict[str, str]
 ) -> None:
     command = ["uv", "run", "benchmarks/run.py", "--quick"]

@@ -87,7 +87,7 @@ def test_a_killed_database_loses_no_acknowledged_write(
 
 
 @with_one_and_two_workers
-def test_a_frozen_database_hangs_nobody(
+def test_a_frozen_database_does_not_block_requests(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -123,7 +123,7 @@ def test_a_frozen_database_hangs_nobody(
 
 
 @with_one_and_two_workers
-def test_a_database_that_is_away_is_503_at_once(
+def test_an_unavailable_database_is_503_at_once(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -149,7 +149,7 @@ def test_a_database_that_is_away_is_503_at_once(
 
 
 @with_one_and_two_workers
-def test_killed_backends_cost_only_what_they_were_doing(
+def test_killed_backends_fail_only_their_own_requests(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -176,7 +176,7 @@ def test_killed_backends_cost_only_what_they_were_doing(
 
 
 @with_one_and_two_workers
-def test_connections_that_the_server_closed_while_idle_cost_nothing(
+def test_connections_closed_by_the_server_while_idle_fail_no_request(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -198,7 +198,7 @@ def test_connections_that_the_server_closed_while_idle_cost_nothing(
 
 
 @with_one_and_two_workers
-def test_a_failover_that_leaves_a_standby_is_503_for_writes_until_it_is_promoted(
+def test_writes_to_a_standby_are_503_until_it_is_promoted(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -229,7 +229,7 @@ def test_a_failover_that_leaves_a_standby_is_503_for_writes_until_it_is_promoted
 
 
 @with_one_and_two_workers
-def test_a_lock_that_is_held_for_long_is_503_and_leaves_nothing_behind(
+def test_a_long_lock_is_503_and_leaves_no_sessions_behind(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)

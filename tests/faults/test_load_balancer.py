@@ -160,7 +160,7 @@ def workers(balancer: Server) -> Iterator[list[Worker]]:
         ]
 
 
-def test_a_copy_killed_under_load_fails_no_request_and_loses_nothing(
+def test_killing_a_copy_under_load_fails_no_request_and_loses_no_write(
     balancer: Server, copies: list[Server], workers: list[Worker]
 ) -> None:
     rounds, enough = threading.Semaphore(0), threading.Event()

@@ -39,7 +39,7 @@ def _resident_mebibytes(server: Server) -> float:
 
 
 @with_one_and_two_workers
-def test_a_hundred_clients_are_refused_nothing(
+def test_a_hundred_clients_get_no_503(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -62,7 +62,7 @@ def test_a_hundred_clients_are_refused_nothing(
 
 @needs_wrk
 @with_one_and_two_workers
-def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served_soon(
+def test_excess_requests_are_refused_quickly_and_the_rest_is_served_quickly(
     serve: Serve, postgres: PostgreSQL, measured: Measured, tmp_path: Path, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -98,7 +98,7 @@ def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served_soon(
 
 
 @with_one_and_two_workers
-def test_more_clients_than_may_wait_are_refused_and_nothing_hangs(
+def test_more_clients_than_the_limit_are_refused_and_nothing_hangs(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -150,7 +150,7 @@ LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Aut
     ],
 )
 @with_one_and_two_workers
-def test_a_healthy_client_is_served_beside_those_who_are_slow(
+def test_slow_clients_do_not_affect_others(
     serve: Serve,
     postgres: PostgreSQL,
     connections: Callable[[int, int, bytes], None],
@@ -182,7 +182,7 @@ def test_a_healthy_client_is_served_beside_those_who_are_slow(
 
 
 @with_one_and_two_workers
-def test_memory_and_descriptors_do_not_grow_with_time(
+def test_memory_and_descriptors_do_not_leak(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)

@@ -21,7 +21,7 @@ HOSTILE = [
 SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE task|DELETE FROM|SET LOCAL)\b")
 
 
-def test_nothing_is_told(serve: Serve, postgres: PostgreSQL) -> None:
+def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQL) -> None:
     url = postgres.url.set(password=PASSWORD).render_as_string(hide_password=False)
     server = serve(url)
     authorization = bearer("ann")

@@ -71,7 +71,7 @@ def test_sigterm_under_load_drops_no_request(
     [[str(ROOT / "main.py")], ["-m", "uvicorn", "main:app", "--app-dir", str(ROOT)]],
     ids=["main.py", "uvicorn"],
 )
-def test_sigterm_ends_it_whatever_is_half_sent(
+def test_sigterm_stops_the_process_despite_incomplete_requests(
     command: list[str], tmp_path: Path, environment: dict[str, str], measured: Measured
 ) -> None:
     variables = {"DATABASE_URL": f"sqlite:///{tmp_path / 'todo.db'}", "BETTER_AUTH_SECRET": SECRET}
@@ -122,7 +122,7 @@ def test_sigkill_loses_no_acknowledged_write(
 
 
 @with_one_and_two_workers
-def test_a_full_disk_is_503_until_there_is_room(
+def test_a_full_disk_is_503_until_space_is_freed(
     serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
     server = serve(f"sqlite:///{file}", workers)
@@ -155,7 +155,7 @@ def test_a_full_disk_is_503_until_there_is_room(
 
 
 @with_one_and_two_workers
-def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
+def test_writes_to_a_locked_file_are_503_until_it_is_unlocked(
     serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
     server = serve(f"sqlite:///{file}", workers)
@@ -183,7 +183,7 @@ def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
 
 
 @with_one_and_two_workers
-def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
+def test_writes_to_a_read_only_file_are_503_until_it_is_writable(
     serve: Serve,
     file: Path,
     tmp_path: Path,

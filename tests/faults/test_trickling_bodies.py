@@ -63,7 +63,7 @@ def _resident_mebibytes(server: Server) -> float:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @with_one_and_two_workers
-def test_500_trickling_bodies_cost_others_nothing(
+def test_500_trickling_bodies_do_not_slow_others_down(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int, framing: str
 ) -> None:
     server = serve(postgres.setting, workers)

@@ -49,7 +49,7 @@ def _set(database: URL, default: str) -> None:
 
 
 @pytest.mark.parametrize("default", DEFAULTS)
-def test_defaults_of_the_database_change_nothing(empty_postgresql: URL, default: str) -> None:
+def test_the_databases_defaults_do_not_matter(empty_postgresql: URL, default: str) -> None:
     _set(empty_postgresql, default)
 
     with TestClient(create_app(settings_for(empty_postgresql)), headers=bearer("ann")) as ann:
@@ -130,7 +130,7 @@ def make_encoded(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
-def test_a_database_that_cannot_hold_all_of_unicode_is_refused_by_name(
+def test_a_database_that_cannot_store_all_of_unicode_is_refused(
     make_encoded: Callable[[str], URL],
     caplog: pytest.LogCaptureFixture,
     reasons: Callable[[], list[str]],
@@ -158,7 +158,7 @@ def test_a_database_that_cannot_hold_all_of_unicode_is_refused_by_name(
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
-def test_a_sqlite_file_in_utf_16_does(empty_sqlite: URL, encoding: str) -> None:
+def test_a_sqlite_file_in_utf_16_can_store_all_of_unicode(empty_sqlite: URL, encoding: str) -> None:
     with closing(sqlite3.connect(str(empty_sqlite.database))) as connection:
         connection.execute(f"PRAGMA encoding = '{encoding}'")
         connection.execute("CREATE TABLE another (name TEXT)")

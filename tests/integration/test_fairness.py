@@ -48,7 +48,7 @@ def _begin_body(port: int, user: str, framing: str, part: bytes) -> socket.socke
     ids=["announced", "in chunks"],
 )
 @pytest.mark.parametrize("users", [1, 100])
-def test_bodies_that_do_not_end_take_nobodys_place(
+def test_incomplete_bodies_do_not_occupy_places(
     port: int, framing: str, part: bytes, users: int
 ) -> None:
     slow = overload.IN_FLIGHT_MAX + 72
@@ -76,7 +76,7 @@ def locked(postgresql_url: URL) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("locked")
-def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(postgresql_url: URL) -> None:
+def test_users_whose_statements_hang_do_not_delay_others(postgresql_url: URL) -> None:
     app = create_app(settings_for(postgresql_url))
     stuck = {"bob": "/api/tasks/1", "eve": "/api/tasks/2"}
     with served(app) as port, ThreadPoolExecutor(2 * db.POOL_SIZE) as pool:
@@ -101,7 +101,9 @@ def _connections(app: FastAPI) -> int:
     return int(pool.checkedout())
 
 
-def test_one_token_fills_only_its_own_line(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_one_token_fill_only_their_own_queue(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for limit in ("IN_FLIGHT_MAX", "IN_FLIGHT_MAX_OVERLOADED"):
         monkeypatch.setattr(overload, limit, 2)
     with ExitStack() as connections:

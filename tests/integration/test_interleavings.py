@@ -71,7 +71,7 @@ class Model:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=st.lists(_step, min_size=20, max_size=40))
-def test_no_user_ever_sees_or_changes_what_is_anothers(
+def test_no_user_ever_sees_or_changes_another_users_tasks(
     anonymous: TestClient, steps: list[Any]
 ) -> None:
     run = next(_runs)

@@ -74,7 +74,7 @@ def traced_postgresql(postgresql_url: URL) -> Iterator[Traced]:
 @pytest.mark.parametrize(("method", "path", "arguments", "verb", "owner"), OPERATIONS)
 @pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_an_operation_is_one_statement_that_names_the_owner(
+def test_an_operation_is_one_statement_with_the_owner(
     request: pytest.FixtureRequest,
     kind: str,
     tasks: str,
@@ -100,7 +100,7 @@ def test_an_operation_is_one_statement_that_names_the_owner(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_the_tags_of_all_tasks_are_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
+def test_listing_the_tags_is_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
     app, statements = request.getfixturevalue(f"traced_{kind}")
     with TestClient(app, headers=bearer("ann")) as ann:
         ann.post("/api/tasks", json={"title": "x", "tags": ["a", "b"]})
@@ -123,7 +123,7 @@ def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
     assert [SETTINGS.sub("", statement)[:6] for statement in statements] == ["SELECT"]
 
 
-def test_a_connection_in_use_is_not_tested(traced_postgresql: Traced) -> None:
+def test_an_open_connection_is_not_tested_before_a_statement(traced_postgresql: Traced) -> None:
     app, statements = traced_postgresql
     with TestClient(app, headers=bearer("ann")) as ann:
         statements.clear()

@@ -84,7 +84,7 @@ def _matches(task: dict[str, Any], query: dict[str, Any]) -> bool:
     tasks=st.lists(_task, min_size=1, max_size=12),
     queries=st.lists(_query, min_size=4, max_size=8),
 )
-def test_a_walk_by_link_has_what_matches_in_its_order(
+def test_following_links_returns_all_matches_in_order(
     anonymous: TestClient, tasks: list[dict[str, Any]], queries: list[dict[str, Any]]
 ) -> None:
     anonymous.headers.update(bearer(f"user-{next(_runs)}"))

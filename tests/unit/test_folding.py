@@ -20,15 +20,15 @@ ALIKE = [
 
 
 @pytest.mark.parametrize("words", ALIKE, ids=lambda words: str(words[0]))
-def test_words_that_differ_by_case_only_are_alike(words: list[str]) -> None:
+def test_words_that_differ_only_in_case_are_equal(words: list[str]) -> None:
     assert {folded(word) for word in words} == {folded(words[0])}
 
 
 @pytest.mark.parametrize(("one", "other"), [("e", "é"), ("z", "ż"), ("o", "ö"), ("は", "ば")])
-def test_accents_matter(one: str, other: str) -> None:
+def test_accents_are_significant(one: str, other: str) -> None:
     assert folded(one) != folded(other)
 
 
 @pytest.mark.parametrize("word", [word for words in ALIKE for word in words])
-def test_folding_again_changes_nothing(word: str) -> None:
+def test_folding_is_idempotent(word: str) -> None:
     assert folded(folded(word)) == folded(word)

@@ -117,13 +117,13 @@ def test_hostile_tokens_of_each_algorithm_are_refused(
     assert set(server.requested) == {"/api/auth/jwks"}
 
 
-def test_an_audience_may_stand_among_others(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_a_token_may_have_several_audiences(server: AuthServer, verifier: TokenVerifier) -> None:
     token = ED.token(server.claims(aud=["http://other.example", server.url]))
 
     assert run(verifier.verify(token)).id == "ann"
 
 
-def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None:
+def test_issuer_and_audience_can_be_configured(server: AuthServer) -> None:
     settings = settings_for(
         make_url("sqlite:///unused.db"),
         better_auth_url=server.url,
@@ -136,7 +136,9 @@ def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None
 
 
 @pytest.mark.parametrize("audience", ["b", ["a"], ["c", "b"]])
-def test_one_of_several_audiences_is_enough(server: AuthServer, audience: object) -> None:
+def test_one_of_several_configured_audiences_is_enough(
+    server: AuthServer, audience: object
+) -> None:
     settings = settings_for(
         make_url("sqlite:///unused.db"), better_auth_url=server.url, jwt_audience="a, b"
     )
@@ -156,7 +158,7 @@ def test_one_of_several_audiences_is_enough(server: AuthServer, audience: object
         ("", {"jwks_url": "{server}/.well-known/jwks.json?p=1"}, "/.well-known/jwks.json?p=1"),
     ],
 )
-def test_the_key_set_is_read_where_the_settings_say(
+def test_the_key_set_is_fetched_from_the_configured_url(
     server: AuthServer, path: str, others: dict[str, str], asked: str
 ) -> None:
     given = {name: url.format(server=server.url) for name, url in others.items()}
@@ -190,7 +192,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("alg", [{}, {"alg": None}], ids=["absent", "null"])
 @pytest.mark.parametrize("of_key", ALGORITHMS)
-def test_a_key_without_alg_verifies_what_its_type_and_curve_allow(
+def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
     server: AuthServer, verifier: TokenVerifier, of_key: str, alg: dict[str, Any]
 ) -> None:
     key = KEYS[of_key]
@@ -239,7 +241,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
     ("stated", "other"),
     [("EdDSA", "Ed25519"), ("Ed25519", "EdDSA"), ("RS256", "PS256"), ("PS256", "RS256")],
 )
-def test_a_key_with_alg_verifies_that_algorithm_only_whatever_its_type_allows(
+def test_a_key_with_alg_verifies_only_that_algorithm(
     server: AuthServer, verifier: TokenVerifier, stated: str, other: str
 ) -> None:
     server.members = [KEYS[stated].member]
@@ -250,7 +252,7 @@ def test_a_key_with_alg_verifies_that_algorithm_only_whatever_its_type_allows(
     assert refused.value.hint == f"Token is signed with {other}, but its key is for {stated}"
 
 
-def test_members_with_one_kid_are_told_apart_by_their_algorithms(
+def test_keys_with_the_same_kid_are_distinguished_by_algorithm(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     keys = [KEYS["ES256"], ED, KEYS["RS256"], KEYS["RS256"].signing("PS256")]
@@ -261,7 +263,7 @@ def test_members_with_one_kid_are_told_apart_by_their_algorithms(
         assert run(verifier.verify(key.token(server.claims()))).id == "ann"
 
 
-def test_of_two_members_with_the_same_kid_and_algorithm_the_first_counts(
+def test_the_first_of_two_keys_with_the_same_kid_and_algorithm_is_used(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     second = SigningKey("EdDSA")
@@ -336,7 +338,7 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE.items()])
-def test_an_unusable_member_is_stepped_over(
+def test_an_unusable_key_is_ignored(
     server: AuthServer, verifier: TokenVerifier, member: object
 ) -> None:
     good = SigningKey("ES256", "good")
@@ -360,7 +362,7 @@ def test_an_unusable_member_is_stepped_over(
         {"createdAt": "2025-01-01", "expiresAt": None, "z": [1e300]},
     ],
 )
-def test_a_member_may_say_more_about_itself(
+def test_unknown_members_of_a_key_are_ignored(
     server: AuthServer, verifier: TokenVerifier, extra: dict[str, Any]
 ) -> None:
     server.members = [ED.member | extra]
@@ -408,7 +410,7 @@ def _misbehave(server: AuthServer, how: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("how", MISBEHAVIORS)
-def test_without_any_key_a_server_that_misbehaves_is_unavailable(
+def test_without_cached_keys_a_misbehaving_server_is_unavailable(
     server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _misbehave(server, how, monkeypatch)
@@ -419,7 +421,7 @@ def test_without_any_key_a_server_that_misbehaves_is_unavailable(
 
 
 @pytest.mark.parametrize("how", MISBEHAVIORS)
-def test_known_keys_go_on_working_when_the_server_misbehaves(
+def test_cached_keys_keep_working_when_the_server_misbehaves(
     server: AuthServer,
     verifier: TokenVerifier,
     how: str,
@@ -457,7 +459,7 @@ NO_KEY_SET = "its response is not a key set"
         (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its response is larger than 65536 bytes"),
     ],
 )
-def test_a_wrong_url_is_reported_once_with_what_to_set(
+def test_a_wrong_url_is_logged_once_with_the_settings_to_check(
     server: AuthServer,
     verifier: TokenVerifier,
     status: int,
@@ -486,7 +488,7 @@ def test_a_wrong_url_is_reported_once_with_what_to_set(
     assert _log(caplog) == [wrong, f"Read the whole key set from {server.url}/api/auth/jwks"]
 
 
-def test_an_outage_is_reported_as_one_and_another_problem_anew(
+def test_each_kind_of_outage_is_logged_once(
     server: AuthServer,
     verifier: TokenVerifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -507,7 +509,7 @@ def test_an_outage_is_reported_as_one_and_another_problem_anew(
     ]
 
 
-def test_an_auth_server_that_does_not_answer_is_an_outage(
+def test_an_auth_server_that_does_not_respond_is_logged_as_an_outage(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
@@ -525,7 +527,7 @@ def test_an_auth_server_that_does_not_answer_is_an_outage(
     assert _log(caplog) == [f"No key set from {url}/api/auth/jwks: All connection attempts failed"]
 
 
-def test_ignored_members_are_reported_once_with_the_reasons(
+def test_ignored_keys_are_logged_once_with_the_reasons(
     server: AuthServer,
     verifier: TokenVerifier,
     age: Callable[[], None],
@@ -550,7 +552,7 @@ def test_ignored_members_are_reported_once_with_the_reasons(
     )
 
 
-def test_many_unusable_members_are_one_short_line_of_log(
+def test_many_unusable_keys_are_logged_in_one_short_line(
     server: AuthServer, verifier: TokenVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.body = b'{"keys": [%s]}' % b",".join([json.dumps(ED.member).encode(), *[b"1"] * 30_000])
@@ -567,14 +569,14 @@ def test_a_byte_order_mark_before_the_key_set_is_ignored(
     assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
-def test_a_set_without_keys_is_an_answer(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_an_empty_key_set_is_valid(server: AuthServer, verifier: TokenVerifier) -> None:
     server.members = []
 
     with pytest.raises(InvalidTokenError, match="key that is not known"):
         run(verifier.verify(ED.token(server.claims())))
 
 
-def test_an_auth_server_that_comes_is_used(
+def test_an_auth_server_that_becomes_available_is_used(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -592,7 +594,7 @@ def test_an_auth_server_that_comes_is_used(
     _run(scenario, verifier)
 
 
-def test_many_who_need_the_set_share_one_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_concurrent_callers_share_one_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
     server.delay_seconds = 0.2
 
     async def scenario() -> None:
@@ -604,7 +606,7 @@ def test_many_who_need_the_set_share_one_fetch(server: AuthServer, verifier: Tok
     assert server.fetches == 1
 
 
-def test_one_who_gives_up_does_not_stop_the_fetch(
+def test_a_canceled_caller_does_not_stop_the_fetch(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     server.delay_seconds = 0.2
@@ -642,7 +644,9 @@ def test_a_thousand_unknown_kids_cause_two_fetches_at_most(
     assert server.fetches <= 2
 
 
-def test_a_known_key_does_not_wait_for_a_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_a_cached_key_does_not_wait_for_a_fetch(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
         server.delay_seconds = 0.5
@@ -696,7 +700,7 @@ def test_a_rotation_during_a_fetch_is_found_by_the_next(
     _run(scenario, verifier)
 
 
-def test_a_token_is_verified_once(
+def test_a_token_is_verified_only_once(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = []
@@ -721,7 +725,7 @@ def test_a_token_is_verified_once(
     _run(scenario, verifier)
 
 
-def test_the_accepted_tokens_are_bounded(
+def test_the_cache_of_accepted_tokens_is_bounded(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "ACCEPTED_TOKENS_MAX", 3)

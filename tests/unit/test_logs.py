@@ -66,7 +66,7 @@ def test_a_line_is_a_json_object(configured: Callable[..., Stream]) -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> None:
+def test_lines_at_a_terminal_are_readable(configured: Callable[..., Stream]) -> None:
     stream = configured(terminal=True)
 
     logging.getLogger("logs").info("GET / 200", extra={"user_id": "ann\n", "reason": None})
@@ -74,7 +74,7 @@ def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> 
     assert stream.getvalue().endswith(" INFO    GET / 200 user_id='ann\\n'\n")
 
 
-def test_a_traceback_is_in_the_line_and_without_the_statement(
+def test_a_logged_traceback_does_not_contain_the_statement(
     configured: Callable[..., Stream],
 ) -> None:
     stream = configured()
@@ -93,7 +93,7 @@ def test_a_traceback_is_in_the_line_and_without_the_statement(
     assert "s3cret" not in line["exc_info"]
 
 
-def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Stream]) -> None:
+def test_uvicorns_access_log_is_off(configured: Callable[..., Stream]) -> None:
     configured()
 
     # What uvicorn asks before it writes one.
@@ -110,7 +110,7 @@ def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Str
         ("INFO", "alembic.runtime.migration", False),
     ],
 )
-def test_the_level_holds_for_all_but_the_chatty(
+def test_the_level_applies_to_all_but_the_chatty_loggers(
     configured: Callable[..., Stream], level: str, name: str, *, told: bool
 ) -> None:
     stream = configured(level=level)
@@ -120,7 +120,7 @@ def test_the_level_holds_for_all_but_the_chatty(
     assert bool(stream.getvalue()) is told
 
 
-def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Stream]) -> None:
+def test_lines_logged_during_a_request_have_its_id(configured: Callable[..., Stream]) -> None:
     stream = configured()
 
     async def app(_: Scope, __: Receive, ___: Send) -> None:
@@ -136,7 +136,7 @@ def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Strea
     ]
 
 
-def test_what_is_no_request_has_no_line(configured: Callable[..., Stream]) -> None:
+def test_lifespan_events_are_not_logged(configured: Callable[..., Stream]) -> None:
     stream = configured()
     passed: list[Scope] = []
 

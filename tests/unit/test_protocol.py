@@ -47,7 +47,7 @@ def _converse(port: int, *parts: bytes) -> bytes:
         return received
 
 
-def test_an_answer_keeps_the_headers_that_it_states_itself(port: int) -> None:
+def test_a_response_keeps_the_headers_that_it_sets_itself(port: int) -> None:
     answer = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
 
     assert answer.count(b"cache-control: ") == 1
@@ -75,7 +75,7 @@ def test_one_connection_serves_many_requests(port: int) -> None:
         ),
     ],
 )
-def test_a_head_that_is_refused_is_answered_in_the_one_body(
+def test_refused_request_headers_get_the_standard_error_body(
     port: int, parts: list[bytes], expected: object
 ) -> None:
     head, _, body = _converse(port, *parts).partition(b"\r\n\r\n")
@@ -94,7 +94,7 @@ def test_a_head_that_is_refused_is_answered_in_the_one_body(
         (b"GET /own HTTP/1.1\r\nHost: x\r\n\r\nGET /own HTTP/1.1\r\n", 1),
     ],
 )
-def test_a_head_that_does_not_end_ends_the_connection(
+def test_incomplete_request_headers_close_the_connection(
     port: int, begun: bytes, answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
@@ -102,7 +102,7 @@ def test_a_head_that_does_not_end_ends_the_connection(
     assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == answers
 
 
-def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> None:
+def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     server = served(Headers(app))
     port = server.__enter__()
@@ -124,7 +124,7 @@ def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> 
     assert b"\r\nconnection: close" in answer
 
 
-def test_a_connection_accepted_as_the_server_ends_is_closed_after_its_answer() -> None:
+def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() -> None:
     config = uvicorn.Config(app, lifespan="off")
     config.load()
 

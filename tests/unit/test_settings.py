@@ -76,7 +76,7 @@ def test_only_the_secret_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sqlite:////var/lib/tasks.db", "sqlite:////var/lib/tasks.db"),
     ],
 )
-def test_a_database_url_is_taken_as_hosts_hand_it_out(
+def test_database_urls_of_hosting_providers_are_accepted(
     monkeypatch: pytest.MonkeyPatch, given: str, used: str
 ) -> None:
     _environment(monkeypatch, DATABASE_URL=given)
@@ -286,7 +286,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
         ),
     ],
 )
-def test_a_bad_setting_is_named_with_the_reason_and_without_its_value(
+def test_an_invalid_setting_is_reported_with_the_reason_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
 ) -> None:
     _environment(monkeypatch, **{name: value})
@@ -335,7 +335,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("given", "origin"), ORIGINS)
-def test_the_auth_servers_origin_is_issuer_and_audience(
+def test_the_auth_servers_origin_is_the_default_issuer_and_audience(
     monkeypatch: pytest.MonkeyPatch, given: str, origin: str
 ) -> None:
     _environment(monkeypatch, BETTER_AUTH_URL=given)
@@ -363,7 +363,7 @@ def test_a_path_in_the_auth_servers_url_is_its_base_path(
     assert Settings(_env_file=None).key_set_url == keys
 
 
-def test_the_key_set_may_be_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_set_may_have_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch, BETTER_AUTH_URL="https://h/auth", JWKS_URL="https://k/keys?p=1")
 
     settings = Settings(_env_file=None)
@@ -414,7 +414,7 @@ def test_issuer_and_audiences_can_be_set(
         *((given, (origin,)) for given, origin in ORIGINS),
     ],
 )
-def test_origins_are_a_list_with_commas_and_are_written_as_browsers_do(
+def test_origins_are_separated_by_commas_and_normalized(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[str, ...]
 ) -> None:
     _environment(monkeypatch, CORS_ORIGINS=given)
@@ -423,7 +423,7 @@ def test_origins_are_a_list_with_commas_and_are_written_as_browsers_do(
 
 
 @pytest.mark.parametrize("given", ["the secret\n", " the secret\r\n", "\ufeffthe secret"])
-def test_white_space_around_the_secret_is_taken_off(
+def test_white_space_around_the_secret_is_stripped(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     _environment(monkeypatch, BETTER_AUTH_SECRET=given)
@@ -439,7 +439,7 @@ def test_without_an_auth_server_there_is_no_issuer_and_no_audience() -> None:
     assert (settings.issuer, settings.audiences) == (None, ())
 
 
-def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
+def test_settings_are_frozen_and_hide_secrets() -> None:
     settings = settings_for(
         make_url("postgresql://u:s3cret@h/d?sslpassword=s3cret"),
         better_auth_secret="s3cret" * 9,
@@ -461,7 +461,7 @@ def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
         ("9/day", (9, 86400)),
     ],
 )
-def test_a_rate_is_so_many_requests_in_so_many_seconds(
+def test_a_rate_is_a_number_of_requests_per_window(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[int, int]
 ) -> None:
     _environment(monkeypatch, RATE_LIMIT=given)
@@ -469,7 +469,7 @@ def test_a_rate_is_so_many_requests_in_so_many_seconds(
     assert Settings(_env_file=None).rate_limit == used
 
 
-def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch, RATE_LIMIT_STORE="redis://u:s3cret@h")
     assert Settings(_env_file=None).rate_limit_store == "redis://u:s3cret@h"
 
@@ -505,7 +505,7 @@ def test_an_env_file_is_read_with_and_without_a_byte_order_mark(
     assert secret == SecretStr("the secret of the file, of 32 bytes")
 
 
-def test_an_env_file_may_be_a_pipe_as_password_managers_make_it(env_file: Path) -> None:
+def test_an_env_file_may_be_a_named_pipe(env_file: Path) -> None:
     os.mkfifo(env_file)
     writer = threading.Thread(target=env_file.write_text, args=[GOOD])
     writer.start()
@@ -541,7 +541,7 @@ def test_an_env_file_in_another_encoding_is_refused_in_one_line(
     assert capsys.readouterr() == ("", line)
 
 
-def test_an_env_file_that_cannot_be_read_is_named(
+def test_an_unreadable_env_file_is_named(
     env_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env_file.mkdir()  # which Docker makes of a mounted file that is missing

@@ -49,7 +49,7 @@ async def _answer(request: bytes) -> tuple[list[bytes], bool]:
 
 
 @pytest.mark.parametrize(("connection", "closes"), [(b"keep-alive", False), (b"close", True)])
-def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None:  # noqa: FBT001
+def test_headers_and_body_are_sent_in_one_write(connection: bytes, closes: bool) -> None:  # noqa: FBT001
     request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n"
 
     (answer,), closed = asyncio.run(_answer(request))
@@ -59,7 +59,7 @@ def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None
     assert closed is closes
 
 
-def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
+def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
     config = uvicorn.Config(Response(status_code=204), lifespan="off")
     config.load()
 
@@ -79,7 +79,7 @@ def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
     assert asyncio.run(ask()).startswith(b"HTTP/1.1 204 No Content\r\n")
 
 
-def test_a_connection_that_has_asked_for_nothing_ends_with_the_server(
+def test_a_connection_without_a_request_is_closed_on_shutdown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0)
