@@ -41,14 +41,14 @@ def hs256(
     header: bytes | dict[str, Any] | None = None,
     hash_: str = "sha256",
 ) -> str:
-    """Sign anything at all with the secret of the tests."""
+    """Sign any header and payload with the secret of the tests."""
     secret = SECRET.get_secret_value().encode()
     header = {"alg": "HS256", "typ": "JWT"} if header is None else header
     return jws(header, claims, lambda signed: hmac.digest(secret, signed, hash_))
 
 
 def flip(token: str, number: int, at: int, bit: int) -> str:
-    """Change one bit of what a segment encodes."""
+    """Flip one bit of the bytes that a segment encodes."""
     segments = token.split(".")
     raw = bytearray(base64.urlsafe_b64decode(segments[number] + "=="))
     raw[at % len(raw)] ^= 1 << bit
@@ -60,7 +60,7 @@ GOOD = hs256(CLAIMS)
 
 # Encodings that Python's json detects. JSON is UTF-8 without a byte order mark (RFC 8259, 8.1).
 ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
-# What Python's json reads, though RFC 8259 does not have it.
+# Python's json accepts these, although RFC 8259 does not.
 NOT_JSON = {
     f"{value.decode()}{where}": template % value
     for value in (b"NaN", b"Infinity", b"-Infinity")
@@ -212,7 +212,7 @@ SIGNATURES = {
     },
 }
 
-# Of HS256: every one is signed with the right secret, but for the last table.
+# HS256 tokens. All are signed with the right secret, except those of the last table.
 HS256 = {
     f"{kind}: {name}": token
     for kind, tokens in [
@@ -227,7 +227,7 @@ HS256 = {
 
 
 def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str, str]:
-    """Tokens around a key of the key set; `canary` is a URL that must never be asked for."""
+    """Return tokens related to a key of the key set. The URL `canary` must never be requested."""
     other = SigningKey(key.algorithm)
     good = key.token(claims)
     header, payload, signature = good.split(".")
@@ -315,7 +315,7 @@ def _hmac_with(secret: bytes) -> Callable[[bytes], bytes]:
 
 
 def public_key_texts(key: SigningKey) -> dict[str, bytes]:
-    """Give the public key as an attacker may take it for a shared secret (RFC 8725, 2.1)."""
+    """Return the public key in forms that attackers use as a shared secret (RFC 8725, 2.1)."""
     public = key.private.public_key()
     encoding, form = serialization.Encoding, serialization.PublicFormat
     pem = public.public_bytes(encoding.PEM, form.SubjectPublicKeyInfo)

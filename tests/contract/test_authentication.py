@@ -1,4 +1,4 @@
-"""Without a good token the answer is 401, whatever else the request is."""
+"""Requests without a valid token get a 401, whatever else is in them."""
 
 import pytest
 from starlette.testclient import TestClient

@@ -1,4 +1,4 @@
-"""What a browser on a listed origin may do, and one on another may not."""
+"""CORS: what browsers allow on a listed origin, and refuse on others."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def test_a_listed_origin_may_send_any_header(anonymous: TestClient, method: str,
     assert response.status_code == 200
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert method in response.headers["Access-Control-Allow-Methods"].split(", ")
-    # Named one by one: for browsers `*` does not include Authorization.
+    # The response lists them one by one: for browsers, `*` does not include Authorization.
     assert response.headers["Access-Control-Allow-Headers"] == sent
 
 
@@ -91,5 +91,5 @@ def test_the_middleware_passes_lifespan_events_on(
         pass
 
     assert "Application shutdown complete." in caplog.messages
-    # As uvicorn says where an exception ends the lifespan.
+    # uvicorn logs this if the lifespan raises an exception.
     assert "ASGI 'lifespan' protocol appears unsupported." not in caplog.messages

@@ -1,4 +1,4 @@
-"""Every error, whoever makes it, has the one body, and a browser can read it."""
+"""Every error has the standard body, wherever it comes from, and browsers can read it."""
 
 import re
 from collections.abc import Callable
@@ -127,7 +127,7 @@ def test_a_task_id_named_tasks_is_a_task_id(ann: TestClient, method: str) -> Non
 def test_a_404_suggests_the_path_without_extra_slashes(
     anonymous: TestClient, method: str, path: str, similar: str
 ) -> None:
-    url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` would be a host
+    url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` is a host
 
     response = anonymous.request(method, url)
 
@@ -144,7 +144,7 @@ OPERATIONS_THAT_CAN_FAIL = pytest.mark.parametrize(
 
 
 def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the database layer raise the error whatever it is asked."""
+    """Make every statement raise the error."""
 
     def fail(*_: object, **__: object) -> None:
         raise error

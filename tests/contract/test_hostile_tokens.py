@@ -1,4 +1,4 @@
-"""Hostile tokens over HTTP: every one is 401, soon, and the reason is in the log."""
+"""Hostile tokens over HTTP: each gets a 401 quickly, and the reason is logged."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.actors import bearer, settings_for
 from tests.auth_server import ALGORITHMS, AuthServer, SigningKey, auth_server
 from tests.hostile_tokens import GOOD, HS256, of_key_set
 
-REFUSAL_LIMIT_SECONDS = 0.05  # of the processor's time
+REFUSAL_LIMIT_SECONDS = 0.05  # CPU time
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def server() -> Iterator[AuthServer]:
 
 @pytest.fixture
 def database() -> URL:
-    """One that no refused request gets to."""
+    """A database that no refused request reaches."""
     return make_url("sqlite:///unused.db")
 
 
 @pytest.fixture
 def client(server: AuthServer, sqlite_url: URL) -> Iterator[TestClient]:
-    """Of an app that takes both kinds of token."""
+    """A client of an app that accepts tokens of the secret and of the key set."""
     app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 def _get(client: TestClient, token: str) -> tuple[int, float]:
-    """Give the status, and the seconds of processor time that it took."""
+    """Return the status and the CPU seconds of the request."""
     header = f"Bearer {token}".encode("utf-8", "surrogatepass")
     began = time.process_time()
     response = client.get("/api/tasks", headers=[(b"Authorization", header)])
@@ -57,7 +57,7 @@ def test_every_hostile_token_is_401_and_cheap_to_refuse(
     assert _get(client, good)[0] == 200
 
     answers = {name: _get(client, token) for name, token in hostile.items()}
-    # Where it took long, once more: a garbage collection may have fallen into it.
+    # If it was slow, repeat it: there may have been a garbage collection.
     answers |= {
         name: _get(client, hostile[name])
         for name, (_, cost) in answers.items()

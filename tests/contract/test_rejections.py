@@ -1,4 +1,4 @@
-"""Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
+"""Invalid input gets a 4xx that names the problem, on both databases, and changes nothing."""
 
 import gzip
 from base64 import urlsafe_b64encode
@@ -17,7 +17,7 @@ WRITES = pytest.mark.parametrize(
 JSON = {"Content-Type": "application/json"}
 
 
-def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  # httpx2's or its stand-in's
+def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  # a response of httpx2 or of ASGIClient
     assert response.status_code == status_code
     body = response.json()
     assert body["status_code"] == status_code

@@ -1,4 +1,4 @@
-"""Every answer has the request's id, and every request has one line in the log."""
+"""Every response has the request id, and every request has one log line."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ Line = dict[str, object]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
-    """The lines of the requests so far."""
+    """Return the request lines that have been logged so far."""
     return lambda: [line for line in caplog.records if line.name == "logs"]
 
 

@@ -1,4 +1,4 @@
-"""The headers that OWASP asks of an API, on every answer, whoever makes it."""
+"""Every response has the headers that OWASP recommends for an API."""
 
 import pytest
 from starlette.testclient import TestClient

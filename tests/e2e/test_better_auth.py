@@ -1,4 +1,4 @@
-"""What a real Better Auth server issues: access tokens are accepted, its other tokens are not."""
+"""Tokens of a real Better Auth server: access tokens are accepted, its other tokens are not."""
 
 import shutil
 import time
@@ -47,11 +47,11 @@ class SignedUp:
         return str(answer.json()["token"])
 
     def sign(self, **payload: object) -> str:
-        """Have the server sign a payload of ours with its own key."""
+        """Make the server sign a payload with its own key."""
         return str(self.browser.post("/sign", json=payload).raise_for_status().json()["token"])
 
     def cookie(self, name: str) -> str:
-        """Give a cookie of Better Auth's by the end of its name."""
+        """Return the Better Auth cookie whose name ends with this text."""
         (value,) = [v for full, v in self.browser.cookies.items() if full.endswith(name)]
         return value
 
@@ -61,7 +61,7 @@ SignUp = Callable[..., SignedUp]
 
 @pytest.fixture
 def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start Better Auth with the options of these tests; all are stopped in the end."""
+    """Start Better Auth servers with options for these tests, and stop them at the end."""
     script = frontend / SCRIPT.name
     shutil.copy(SCRIPT, script)
     servers: list[Server] = []
@@ -92,7 +92,7 @@ def sign_up() -> Iterator[Callable[..., SignedUp]]:
 
 @pytest.fixture
 def serve(sqlite_url: URL) -> Iterator[Callable[..., TestClient]]:
-    """Start the app beside a Better Auth server."""
+    """Start the app with the settings for a Better Auth server."""
     with ExitStack() as clients:
 
         def start(server: Server, **settings: str) -> TestClient:
@@ -164,7 +164,7 @@ def test_a_key_set_without_alg_verifies_a_real_token(
     server = better_auth(algorithm)
     token = sign_up(server).token()
     with auth_server() as key_set:
-        # As Better Auth published it before version 1.3.
+        # Better Auth before version 1.3 published keys without it.
         for member in httpx2.get(f"{server.url}/api/auth/jwks").json()["keys"]:
             assert member.pop("alg") == algorithm
             key_set.members.append(member)

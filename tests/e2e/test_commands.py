@@ -1,4 +1,4 @@
-"""The commands of the README, as processes."""
+"""The commands of the README, run as processes."""
 
 import json
 import signal
@@ -29,12 +29,12 @@ def _create(server: Server) -> int:
 
 
 def _logged(server: Server, logger: str) -> list[dict[str, Any]]:
-    """The lines of a logger; what is not of the tests' own making must be JSON."""
+    """Return the lines of a logger. All lines must be JSON."""
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     return [line for line in lines if line["logger"] == logger]
 
 
-SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal it was sent
+SIGNALED = 128 + signal.SIGTERM  # after the shutdown, uvicorn raises the signal again
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_an_unreachable_database_is_logged_in_one_line_and_503(start: Start) -> 
         ).wait()  # fmt: skip
 
         assert _create(server) == 503
-    server.stop()  # a request's line is written once it is answered
+    server.stop()  # the line of a request is written after the response
     started, answered = _logged(server, "main"), _logged(server, "logs")
     (told,) = [line["message"] for line in started]
     assert told.startswith("Responding 503 until this is fixed: No connection to 127.0.0.1: ")

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md work: a copy of the code gets a field and an operation."""
+"""The examples of CONTRIBUTING.md, which add a field and an operation, work on a copy."""
 
 import re
 import subprocess

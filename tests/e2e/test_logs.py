@@ -1,4 +1,4 @@
-"""The log of the real process, whichever command starts it."""
+"""The log of the real process, for each command that starts it."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The service under a path of a site, behind nginx and Caddy as examples/deployment has them."""
+"""The service under a path prefix, behind nginx and Caddy with their examples/deployment."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.e2e.readme import SESSION
 from tests.e2e.server import Server, free_port
 from tests.e2e.swagger_ui import authorize, execute, open_operation
 
-# Debian keeps nginx where only root's PATH leads.
+# Debian installs nginx in a directory that is only on root's PATH.
 PATH = os.environ["PATH"] + ":/usr/sbin"
 NGINX, CADDY = (shutil.which(name, path=PATH) for name in ("nginx", "caddy"))
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -28,7 +28,7 @@ needs_caddy = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed")
 EXAMPLES = ROOT / "examples/deployment"
 PREFIX = "/todo"
 
-# All that an nginx without privileges needs around a file of /etc/nginx/conf.d.
+# The minimal configuration of an unprivileged nginx that includes a file of /etc/nginx/conf.d.
 AROUND = """\
 daemon off;
 master_process off;
@@ -48,7 +48,7 @@ http {
 MAIN = ("python", "main.py", "--port", "{port}", "--root-path", PREFIX)
 UVICORN = ("uvicorn", "main:app", "--port", "{port}", "--root-path", PREFIX)
 
-# Whether the proxy removes the prefix, and what serves the app.
+# Whether the proxy strips the prefix, and the command that serves the app.
 WAYS = [
     pytest.param(("nginx", False, MAIN), marks=needs_nginx, id="nginx"),
     pytest.param(("nginx", True, UVICORN), marks=needs_nginx, id="nginx strips"),
@@ -58,7 +58,7 @@ WAYS = [
 
 
 class Site(NamedTuple):
-    """A proxy, which listens, and the port where it expects the service."""
+    """A running proxy, and the port of the service behind it."""
 
     url: str
     service_port: int
@@ -113,7 +113,7 @@ def site(
 
 @pytest.fixture
 def url(site: Site, start: Callable[..., Server]) -> str:
-    """Where the service is for those who use it."""
+    """The URL of the service for its users."""
     secret = SECRET.get_secret_value()
     start(*site.command, port=site.service_port, BETTER_AUTH_SECRET=secret).wait("/health")
     return site.url + PREFIX
@@ -164,7 +164,7 @@ def test_location_and_link_are_valid_under_the_prefix(url: str, tasks: str, user
 
 def test_head_large_bodies_and_streams_pass_the_proxy(url: str) -> None:
     lines = b'{"title": "%s"}\n' % (b"x" * 150) * 9000
-    assert len(lines) > 1024 * 1024  # as much as nginx lets pass if nobody tells it otherwise
+    assert len(lines) > 1024 * 1024  # nginx's default limit
     with httpx2.Client(headers=bearer("ann"), timeout=60) as http:
         imported = http.post(f"{url}/api/tasks/import", content=lines)
         exported = http.get(f"{url}/api/tasks/export")

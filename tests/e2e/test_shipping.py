@@ -1,8 +1,8 @@
-"""The images and compose.yaml, checked and walked through without Docker.
+"""The images and compose.yaml, checked and executed without Docker.
 
-The steps of each Dockerfile run in a folder, and what the image runs is then started there without
-privileges and without the right to write, as in a container with a read-only root file system.
-What only Docker does is not tested: that the base images exist, and its network.
+The steps of each Dockerfile run in a directory. The command of the image then runs there without
+privileges and without write access, as in a container with a read-only root file system.
+Not tested: whether the base images exist, and Docker's network.
 """
 
 import graphlib
@@ -28,8 +28,8 @@ from tests.e2e.server import Server, free_port
 from tests.e2e.test_better_auth import SignedUp
 
 LIMIT_SECONDS = 60
-# Root too may then write only where a file's mode allows. Searching is left: the PostgreSQL of the
-# tests has its socket in a folder of its own user.
+# Without these capabilities, file modes apply to root too. Root keeps the right to search
+# directories, because the PostgreSQL of the tests has its socket in a directory of another user.
 ROOTS_LIMITS = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
 UNPRIVILEGED = ROOTS_LIMITS if os.geteuid() == 0 else []
 
@@ -46,7 +46,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
         "pre-commit validate-config",
     ],
 )
-def test_hadolint_and_compose_find_no_problems(
+def test_the_linters_find_no_problems(
     run: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
     done = run(*command.split())
@@ -82,7 +82,7 @@ Contain = Callable[..., Server]
 
 @pytest.fixture
 def contain(tmp_path: Path) -> Iterator[Contain]:
-    """Run a command as a container of the image would, but for its port and its address."""
+    """Run a command like a container of the image, except for its port and address."""
     servers: list[Server] = []
 
     def start(image: Image, command: list[str], port: int, settings: dict[str, str]) -> Server:
@@ -150,7 +150,7 @@ def ports() -> dict[str, int]:
 
 @pytest.fixture
 def told(empty_postgresql: URL, ports: dict[str, int]) -> Callable[[str], dict[str, str]]:
-    """What compose.yaml tells a service, with the addresses of the test in place of its own."""
+    """Return the environment of a service in compose.yaml, with the addresses of the test."""
     database = SERVICES["database"]["environment"]
     compose_url = (
         f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}"
@@ -185,11 +185,11 @@ def composed(
     contain: Contain,
     tmp_path: Path,
 ) -> Iterator[dict[str, Server]]:
-    """The page and the balancer, when all is started in the order of compose.yaml."""
+    """The page and the balancer, with everything started in the order of compose.yaml."""
 
     def start(name: str, of: Image) -> Server:
         command = SERVICES[name].get("command", of.command)
-        port = {"PORT": str(ports[name])}  # the example's page listens where this says
+        port = {"PORT": str(ports[name])}  # the port of the example page
         return contain(of, command, ports[name], told(name) | port)
 
     assert start("schema", image).process.wait(LIMIT_SECONDS) == 0
@@ -223,14 +223,14 @@ def test_compose_serves_users_who_sign_in_at_its_page(composed: dict[str, Server
     assert [answer.json() for answer in listed] == [[created.json()]] * 4
     answered = re.findall(r"tasks/(tasks-\d) .*GET /api/tasks", balancer.log.read_text())
     assert set(answered) == {"tasks-1", "tasks-2"}
-    # Under the name that the task server has for it, which Docker resolves.
+    # The task servers use this name, which Docker resolves.
     keys = httpx2.get(f"{page.url}/api/auth/jwks", headers={"Host": "frontend:3000"})
     assert keys.status_code == 200
 
 
 def test_compose_starts_services_in_order_of_their_dependencies() -> None:
     waits_for = {name: service.get("depends_on", ()) for name, service in SERVICES.items()}
-    del waits_for["frontend"]  # a browser calls the service, the page does not
+    del waits_for["frontend"]  # the browser calls the service, not the page's server
 
     first, second, *replicas, last = graphlib.TopologicalSorter(waits_for).static_order()
 

@@ -1,4 +1,4 @@
-"""Telemetry as an operator has it: a collector, two processes, and no cost where it is off."""
+"""Telemetry with a collector and two processes. It costs nothing if it is disabled."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ SECRET_TEXT = SECRET.get_secret_value()
 
 
 class Collector(ThreadingHTTPServer):
-    """A server of OTLP over HTTP, which keeps what it is sent."""
+    """An OTLP server over HTTP that stores what it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Export)
@@ -54,7 +54,7 @@ class _Export(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def test_an_unavailable_collector_does_not_delay_anything(start: Callable[..., S
 
     for _ in range(10):
         assert httpx2.get(f"{server.url}/api/tasks", headers=bearer("ann")).status_code == 200
-    server.stop()  # which fails where it takes too long
+    server.stop()  # fails if it takes too long
 
 
 def test_two_processes_share_their_metrics(start: Callable[..., Server], tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_two_processes_share_their_metrics(start: Callable[..., Server], tmp_pat
         BETTER_AUTH_SECRET=SECRET_TEXT, PROMETHEUS_MULTIPROC_DIR=str(folder),
     ).wait()  # fmt: skip
 
-    # Until each of the two has answered once, whichever takes a new connection.
+    # Repeat until each of the two processes has accepted a connection.
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while len(list(folder.iterdir())) < 2:
         assert time.monotonic() < deadline
@@ -130,7 +130,7 @@ def test_two_processes_share_their_metrics(start: Callable[..., Server], tmp_pat
 
 
 def _counted(server: Server) -> float:
-    """How often the list was asked for, as whichever process answers has it."""
+    """Return the number of list requests according to the process that responds."""
     line = r'^http_request_duration_seconds_count{.*route="/api/tasks",status="200"} (\S+)$'
     (count,) = re.findall(line, httpx2.get(f"{server.url}/metrics").text, re.MULTILINE)
     return float(count)

@@ -1,4 +1,4 @@
-"""The database of the earlier version is upgraded by two processes that start at once."""
+"""Two processes that start at once upgrade the database of an earlier version."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ TASKS = 10_000
 SHOWN = "SELECT id, user_id, title, description, status, version FROM task ORDER BY id"
 
 
-# Of the first, every row is folded anew, of the second none.
+# From the first version, every row must be folded again; from the second, none.
 @pytest.mark.parametrize(("title", "words"), [("İstanbul {}", "istanbul"), ("London {}", "LONDON")])
 def test_two_processes_upgrade_ten_thousand_tasks_at_once(
     empty_database_url: URL,

@@ -1,4 +1,4 @@
-"""Clients by the hundred in one thread, and what they saw."""
+"""Hundreds of clients in one thread, and their results."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ CLIENT_TIMEOUT_SECONDS = 30
 
 @dataclass(slots=True)
 class Answer:
-    status: int  # 0 where the connection ended without an answer
+    status: int  # 0 if the connection was closed without a response
     began: float
     seconds: float
     head: bytes = b""
@@ -36,7 +36,7 @@ def _authorization(user: str) -> str:
 
 
 class Client:
-    """One connection, kept alive, over which one request goes after the other."""
+    """A keep-alive connection that sends one request after the other."""
 
     def __init__(self, port: int, user: str = "ann") -> None:
         self._port = port
@@ -78,7 +78,7 @@ class Client:
 
 @dataclass
 class Seen:
-    """All that a number of clients saw."""
+    """The responses that a number of clients received."""
 
     answers: list[Answer] = field(default_factory=list)
 
@@ -88,11 +88,11 @@ class Seen:
 
     @property
     def acknowledged(self) -> set[object]:
-        """The ids of the tasks whose creation was acknowledged."""
+        """The ids of the tasks that were created according to the responses."""
         return {answer.task["id"] for answer in self.answers if answer.status == 201}
 
     def first_success(self, moment: float) -> float:
-        """The seconds from the moment to the first success after it."""
+        """Return the seconds from the moment to the next success."""
         ends = (a.began + a.seconds for a in self.answers if 200 <= a.status < 300)
         return min(end for end in ends if end > moment) - moment
 
@@ -101,7 +101,7 @@ class Seen:
         return max(answer.seconds for answer in self.answers)
 
     def percentile(self, percent: int, *statuses: int) -> float:
-        """In milliseconds, of the answers with one of these codes."""
+        """Return a percentile in milliseconds, of the responses with these codes or of all."""
         times = sorted(a.seconds for a in self.answers if not statuses or a.status in statuses)
         return times[min(len(times) - 1, len(times) * percent // 100)] * 1000 if times else 0.0
 
@@ -124,7 +124,7 @@ def get(path: str) -> Ask:
 async def load(
     port: int, clients: int, ask: Ask = create, *, pause_seconds: float = 0
 ) -> AsyncIterator[Seen]:
-    """Let so many clients ask, each again once it is answered, until the block ends."""
+    """Run a number of clients until the block ends, each sending its next request at once."""
     seen = Seen()
     going = True
 
@@ -148,7 +148,7 @@ async def load(
 
 
 async def until(port: int, status: int = 201, ask: Ask = create) -> float:
-    """Ask until this is the answer, and give the seconds that it took."""
+    """Repeat the request until it gets this status; return how many seconds that took."""
     began = time.monotonic()
     client = Client(port)
     turn = 0
@@ -160,14 +160,14 @@ async def until(port: int, status: int = 201, ask: Ask = create) -> float:
     return time.monotonic() - began
 
 
-def requests_of(  # who asks what, how often, and for how long
+def requests_of(
     users: int, port: int, path: str, *, pause_seconds: float, seconds: int, folder: Path
 ) -> Seen:
-    """Let users ask, each again after a pause of about so long.
+    """Send requests with wrk, as users who each pause for about this long between requests.
 
-    Many who pause are an open load: they come however slowly the others are answered. They are
-    wrk's, which needs little of the processors that the server runs on. What is sent in the first
-    second does not count: connections are made then, and the server gets to know its load.
+    Many users with pauses are an open load: their requests arrive however slowly the server
+    responds. wrk uses little CPU time, which the server needs. The first second does not count,
+    because clients connect and the server adapts to the load.
     """
     answers = folder / "answers"
     head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {_authorization('ann')}\r\n"
@@ -180,6 +180,6 @@ def requests_of(  # who asks what, how often, and for how long
         check=True,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    # wrk may be stopped while it writes the last line.
+    # wrk may stop while it writes the last line.
     lines = (line.split() for line in answers.read_text().splitlines()[:-1])
     return Seen([Answer(int(status), 0, int(took) / 1e6) for status, took in lines])

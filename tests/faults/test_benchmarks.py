@@ -1,4 +1,4 @@
-"""The benchmark runs from its first line to its tables; the service answers without an error."""
+"""The benchmarks run completely, and the service responds without errors."""
 
 import subprocess
 from pathlib import Path

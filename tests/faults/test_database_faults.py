@@ -1,4 +1,4 @@
-"""The database goes away in every way that it can, under load; the process is the real one."""
+"""Every kind of database failure under load, with the real process."""
 
 import asyncio
 import shutil
@@ -17,7 +17,7 @@ from tests.faults.conftest import HANG_SECONDS, Measured, Serve, with_one_and_tw
 from tests.faults.load import Client, Seen, create, get, load, until
 from tests.faults.postgres import PostgreSQL
 
-# What a caller may wait for any answer.
+# How long a client may wait for a response.
 ANSWER_LIMIT_SECONDS = 5
 
 TERMINATE_ALL = (
@@ -32,7 +32,7 @@ needs_pgbouncer = pytest.mark.skipif(
 
 
 class Bystanders:
-    """Those who ask /health and /ready all the time."""
+    """Request /health and /ready all the time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -259,7 +259,7 @@ def test_a_long_lock_is_503_and_leaves_no_sessions_behind(
 
 @pytest.fixture
 def pgbouncer(postgres: PostgreSQL) -> Iterator[str]:
-    """A pooler in transaction mode, which takes no startup parameters; its DATABASE_URL."""
+    """The DATABASE_URL of a pooler in transaction mode, which accepts no startup parameters."""
     port = free_port()
     configuration = postgres.folder / "pgbouncer.ini"
     configuration.write_text(

@@ -1,4 +1,4 @@
-"""More is asked than can be answered, by many, slowly, or for long."""
+"""More load than the service can handle: many clients, slow clients, and a long time."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.faults.load import Seen, get, load, requests_of, until
 from tests.faults.postgres import PostgreSQL
 
 SECONDS = 5
-USERS = 1000  # who ask now and then
+USERS = 1000  # with pauses between requests
 SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "15"))
 
 
@@ -169,7 +169,7 @@ def test_slow_clients_do_not_affect_others(
 
     async def scenario() -> Seen:
         connections(server.port, count, sent)
-        await until(server.port)  # so many at once are a burst, of which some are refused
+        await until(server.port)  # starting at once is a burst, of which some requests are refused
         async with load(server.port, 1) as seen:
             await asyncio.sleep(2)
         return seen
@@ -195,7 +195,7 @@ def test_memory_and_descriptors_do_not_leak(
         noted = []
         writers, readers = load(server.port, 8), load(server.port, 8, get("/api/tasks?limit=100"))
         async with writers, readers, load(server.port, 2, get("/api/tasks/x")):
-            await asyncio.sleep(5)  # pools and caches fill
+            await asyncio.sleep(5)  # fills pools and caches
             for _ in range(SOAK_SECONDS):
                 await asyncio.sleep(1)
                 noted.append(usage())

@@ -1,4 +1,4 @@
-"""Faults and hostile input tell nobody anything: neither the answers nor the log."""
+"""Faults and hostile input reveal no secrets, neither in responses nor in the log."""
 
 import re
 

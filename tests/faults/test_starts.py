@@ -1,4 +1,4 @@
-"""Many processes start at once, on a database without a schema."""
+"""Many processes start at once on a database without a schema."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

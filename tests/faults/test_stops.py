@@ -1,4 +1,4 @@
-"""The process is told to end, is killed, and meets a disk that is full, read-only or locked."""
+"""Shutdown, SIGKILL, and SQLite files that are locked, read-only or on a full disk."""
 
 import asyncio
 import os
@@ -128,7 +128,7 @@ def test_a_full_disk_is_503_until_space_is_freed(
     server = serve(f"sqlite:///{file}", workers)
 
     def limit_files(size: int) -> None:
-        # The kernel refuses what would make a file larger, as it does where the disk is full.
+        # The kernel refuses to enlarge the file, as on a full disk.
         supervisor = psutil.Process(server.process.pid)
         for process in (supervisor, *supervisor.children(recursive=True)):
             process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
@@ -194,7 +194,7 @@ def test_writes_to_a_read_only_file_are_503_until_it_is_writable(
     first = serve(f"sqlite:///{file}")
     first.stop()
     file.chmod(0o444)
-    # Root may write whatever the mode says, unless it gives this up.
+    # Without this capability, file modes apply to root too.
     modest = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
     variables = {"DATABASE_URL": f"sqlite:///{file}", "BETTER_AUTH_SECRET": SECRET}
     command = [*modest, sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
@@ -202,7 +202,9 @@ def test_writes_to_a_read_only_file_are_503_until_it_is_writable(
     server = Server(command, tmp_path, environment | variables).wait()
 
     def make_writable() -> None:
-        for path in tmp_path.glob("todo.db*"):  # SQLite's own files beside it have its mode
+        for path in tmp_path.glob(
+            "todo.db*"
+        ):  # SQLite creates its temporary files with the mode of the database
             path.chmod(0o644)
 
     async def scenario() -> tuple[Seen, float]:

@@ -1,4 +1,4 @@
-"""Unknown kids by the thousand, against the real process and an auth server that counts."""
+"""Thousands of unknown kids, with the real process and an auth server that counts requests."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Many tasks at once: changed, deleted, and all that is stored for a user erased."""
+"""Bulk operations: changing and deleting many tasks, and erasing all data of a user."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -8,7 +8,7 @@ TASKS = pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
 
 @pytest.fixture
 def ids(ann: TestClient, bob: TestClient) -> list[int]:
-    """Six tasks of Ann's, two of each status, among Bob's."""
+    """Six tasks of Ann's, two with each status, and some of Bob's."""
     made = []
     for status in ["pending", "in_progress", "completed"] * 2:
         made.append(ann.post("/api/tasks", json={"title": "a", "status": status}).json()["id"])

@@ -1,4 +1,4 @@
-"""What a database or a role may set by default, and databases that are not in UTF-8."""
+"""Defaults of a database or a role, and databases that do not use UTF-8."""
 
 import os
 import sqlite3
@@ -107,7 +107,7 @@ def test_a_lock_timeout_is_503(postgresql_url: URL) -> None:
 
 @pytest.fixture
 def make_encoded(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
-    """Make an empty database in an encoding."""
+    """Create an empty database with an encoding."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     names: list[str] = []
 
@@ -136,7 +136,7 @@ def test_a_database_that_cannot_store_all_of_unicode_is_refused(
     reasons: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
     encoding: str,
-    auto_migrate: bool,  # noqa: FBT001  # a column of the test's table
+    auto_migrate: bool,  # noqa: FBT001  # a parameter of the test
 ) -> None:
     url = make_encoded(encoding)
     problem = (

@@ -1,4 +1,4 @@
-"""HEAD is answered as GET is, without the body, by a real server too."""
+"""HEAD returns the headers of GET without a body, also on a real server."""
 
 import http.client
 import logging
@@ -13,7 +13,7 @@ import statements
 from tests.actors import bearer, served
 from tests.contract.operations import OPENAPI
 
-# What two answers to the same request do not have in common.
+# Headers that differ between two responses to the same request.
 OF_ONE_ANSWER = {"date", "x-request-id"}
 
 PATHS = [
@@ -28,7 +28,7 @@ Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
 @pytest.fixture
 def ask(app: FastAPI) -> Iterator[Ask]:
-    """Ask over one connection to a real server: what does not belong there would break it."""
+    """Send requests over one connection to a real server, which unexpected bytes would break."""
     with served(app) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
@@ -55,7 +55,7 @@ def test_head_has_the_headers_of_get_on_every_path(ann: TestClient, ask: Ask) ->
         status_of_get, headers_of_get, body_of_get = ask("GET", path)
 
         assert (status, body) == (status_of_get, b""), path
-        # It is of the body alone (RFC 9112, 6.1).
+        # It describes only the body (RFC 9112, 6.1).
         headers_of_get.pop("transfer-encoding", None)
         assert headers == headers_of_get, path
         assert headers.get("content-length", str(len(body_of_get))) == str(len(body_of_get)), path

@@ -1,4 +1,4 @@
-"""Random doings of several users over every route, against a model in memory."""
+"""Random requests of several users to every route, compared with a model in memory."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,7 +36,7 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
 }
 _changes = st.fixed_dictionaries({}, optional=_fields)
 _users = st.integers(0, 2)
-# Whose path: the short one, one's own, or another's; which task: one of those made so far.
+# The path: the short one, the user's own, or another's. The task: one of those created so far.
 _call = st.tuples(_users, st.none() | _users, st.integers(0, 20))
 _step = st.tuples(
     _call,
@@ -51,13 +51,13 @@ _step = st.tuples(
 )
 
 
-# Everyone has a task before the random part begins.
+# Every user has a task before the random requests begin.
 FIRST_STEPS: list[Any] = [((user, None, 0), ("POST", "", {})) for user in range(3)]
 
 
 @dataclass
 class Model:
-    """What every user should have; times are taken over from the answers."""
+    """The expected tasks of every user, with the times from the responses."""
 
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
     ids: list[int] = field(default_factory=lambda: [2**40])

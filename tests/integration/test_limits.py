@@ -1,4 +1,4 @@
-"""Limits on what is asked at once, how slowly it comes, and how often one user may ask."""
+"""Limits on concurrent requests, on slow bodies, and on the request rate of a user."""
 
 import shutil
 import socket
@@ -115,7 +115,7 @@ def test_a_short_burst_does_not_lower_the_limit(
 
 @pytest.fixture
 def port(app: FastAPI) -> Iterator[int]:
-    """The app on a real connection, which alone can be slow."""
+    """The app on a real connection, since the test client cannot be slow."""
     with served(app) as port:
         yield port
 
@@ -126,7 +126,9 @@ def test_a_body_that_does_not_arrive_is_408(port: int, monkeypatch: pytest.Monke
 
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
+        answer = b"".join(
+            iter(lambda: connection.recv(65536), b"")
+        )  # until the connection is closed
 
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert answer.endswith(b'{"detail":"The body took longer than 0.2 seconds","status_code":408}')
@@ -143,8 +145,8 @@ def test_a_body_that_arrives_in_pieces_is_read_completely(port: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the windows of the rate limit stand still, a quarter of the way into one."""
-    monkeypatch.setattr(rates, "now", lambda: 1_000_000_035.25)  # 15.25 s into a minute
+    """Stop the clock of the rate limit, a quarter into a window."""
+    monkeypatch.setattr(rates, "now", lambda: 1_000_000_035.25)  # 15.25 s after a full minute
 
 
 def _limited(url: URL, store: str | None = None, rate: str = "2/minute") -> FastAPI:
@@ -195,16 +197,16 @@ def test_the_contract_has_429_if_there_is_a_limit(sqlite_url: URL) -> None:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis of one's own."""
+    """A Redis server."""
     path = tmp_path / "redis.sock"
     arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)]
     with (
         subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as server,
-        # Without a second try, which would be made when it has ended, after seconds.
+        # Without retries, which would take seconds when the server is stopped.
         Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client,
     ):
         while not _answers(client):
-            time.sleep(0.01)  # pragma: no cover  # it may be there at once
+            time.sleep(0.01)  # pragma: no cover  # it may be ready at once
         yield client
         server.terminate()
 

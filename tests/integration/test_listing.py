@@ -1,4 +1,4 @@
-"""What the list shows: filters, search, order, total, and its pages by number."""
+"""The list: filters, search, sorting, total, and pages by offset."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 @pytest.fixture
 def titles(ann: TestClient) -> list[str]:
-    """The titles of 60 tasks, newest first, whose status goes round."""
+    """The titles of 60 tasks, newest first, with the statuses in turn."""
     statuses = ["pending", "in_progress", "completed"]
     for number in range(60):
         task = {"title": str(number), "status": statuses[number % 3]}
@@ -16,7 +16,7 @@ def titles(ann: TestClient) -> list[str]:
     return [str(number) for number in reversed(range(60))]
 
 
-def _list(ann: TestClient, **query: Any) -> list[str]:  # noqa: ANN401  # what httpx takes
+def _list(ann: TestClient, **query: Any) -> list[str]:  # noqa: ANN401  # parameters of httpx2
     response = ann.get("/api/tasks", params=query)
     assert response.status_code == 200
     titles = [task["title"] for task in response.json()]

@@ -1,4 +1,4 @@
-"""Other applications in the same database, and the tables of this program's earlier version."""
+"""Other applications in the same database, and the tables of earlier versions."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,7 +55,7 @@ def engine(empty_database_url: URL) -> Iterator[Engine]:
 
 @pytest.fixture
 def prepare(engine: Engine) -> Callable[..., None]:
-    """Execute scripts before the program starts."""
+    """Execute scripts before the service starts."""
 
     def run(*scripts: str) -> None:
         with engine.connect() as connection:
@@ -68,7 +68,7 @@ def prepare(engine: Engine) -> Callable[..., None]:
 
 @pytest.fixture
 def alembic(empty_database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The command `alembic` on the database."""
+    """The configuration for Alembic's commands on the database."""
     monkeypatch.setenv("DATABASE_URL", empty_database_url.render_as_string(hide_password=False))
     return Config(toml_file=ROOT / "pyproject.toml")
 
@@ -89,7 +89,7 @@ def test_a_task_table_of_another_application_is_left_alone(
     caplog: pytest.LogCaptureFixture,
     reasons: Callable[[], list[str]],
     script: str,
-    auto_migrate: bool,  # noqa: FBT001  # a column of the test's table
+    auto_migrate: bool,  # noqa: FBT001  # a parameter of the test
 ) -> None:
     prepare(FOREIGN_VERSION, script + ROW)
     before = _rows(engine, "SELECT * FROM task")
@@ -164,7 +164,7 @@ def test_the_tables_of_better_auth_and_of_alembic_applications_do_not_matter(
         assert ann.get("/ready").status_code == 200
         assert ann.delete("/api/me").status_code == 204
 
-    command.check(alembic)  # raises if it proposes anything
+    command.check(alembic)  # raises if it proposes a change
     assert _rows(engine, "SELECT * FROM alembic_version") == [("0002",)]
 
 
@@ -200,7 +200,7 @@ def test_the_tables_of_an_earlier_version_are_upgraded_with_their_tasks(
     assert found == ["İstanbul"]
     assert _rows(engine, shown) == before
     assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0004",)]
-    # Copies of the earlier version, which may still run, read this.
+    # Processes of the earlier version may still run and read this.
     assert _rows(engine, "SELECT * FROM alembic_version") == [(revision,)]
 
 

@@ -1,4 +1,4 @@
-"""The database is away, comes, goes, and comes back."""
+"""Database outages: before the start, while running, and recovery."""
 
 import asyncio
 import select
@@ -97,7 +97,7 @@ def test_a_connection_closed_by_the_server_fails_no_request(postgresql_url: URL)
     app = create_app(settings_for(postgresql_url))
 
     with TestClient(app, headers=bearer("ann")) as ann:
-        for _ in range(3):  # the number of a socket that was closed is that of the next
+        for _ in range(3):  # the next socket gets the number of a closed one
             assert ann.post("/api/tasks", json={"title": "Buy milk"}).status_code == 201
             with others.connect() as connection:
                 assert connection.execute(end_others).scalars().all() == [True]
@@ -115,7 +115,7 @@ def test_an_unsolicited_notice_does_not_close_a_connection(
 
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the time, so that a test may wait for its end."""
+    """Shorten the time limits to a tenth, so that a test can wait for them."""
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.4)
     monkeypatch.setattr(overload, "QUEUE_SECONDS", 0.15)
     monkeypatch.setattr(driver, "HANG_UP_AFTER_SECONDS", 0.05)
@@ -130,7 +130,7 @@ def test_a_database_that_stops_responding_is_503_until_it_responds(
     before = set(wire.clients)
     wire.freeze()
 
-    for _ in range(2):  # the first has a connection, the second does not
+    for _ in range(2):  # the first request has a connection, the second does not
         response = ann.get(path)
         assert response.status_code == 503
         assert response.json()["detail"] == "The database is not available; try again"
@@ -214,7 +214,7 @@ def test_no_statement_is_sent_after_the_deadline(
 
 @pytest.fixture
 def locked(postgresql_url: URL) -> Iterator[Connection]:
-    """A transaction that holds the table against everybody else."""
+    """A transaction that locks the table."""
     engine = create_engine(postgresql_url, poolclass=NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql("LOCK TABLE task")
@@ -255,7 +255,7 @@ def test_a_request_that_gets_no_connection_is_503_in_time(
 
 @pytest.fixture
 def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database with one connection for all."""
+    """A database with a single connection."""
     monkeypatch.setattr(db, "POOL_SIZE", 1)
     database = Database(database_url, auto_migrate=False)
     yield database
@@ -263,7 +263,7 @@ def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
 
 
 def _run(database: Database, ask: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
-    """Ask on a connection, as a handler of Ann's does."""
+    """Use a connection like a handler for a request of Ann's."""
 
     def work() -> Result:
         with database.engine.connect() as connection:
@@ -306,7 +306,7 @@ def test_a_request_that_gives_up_connecting_leaves_no_connection_behind(wire: Wi
 
     async def give_up() -> None:
         asking = asyncio.create_task(_run(database, _one))
-        await asyncio.sleep(0)  # it has begun to connect
+        await asyncio.sleep(0)  # until it has started to connect
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -426,7 +426,7 @@ def test_read_only_sqlite_connections_are_dropped(sqlite_url: URL) -> None:
     both = threading.Barrier(2)
 
     def query_only(connection: Connection) -> object:
-        both.wait(30)  # so that it is another connection than that of the other call
+        both.wait(30)  # until the other call uses its connection
         return connection.exec_driver_sql("PRAGMA query_only").scalar_one()
 
     def make_query_only(connection: Connection) -> object:

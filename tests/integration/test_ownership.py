@@ -1,4 +1,4 @@
-"""What is another's is not there."""
+"""Other users' tasks look as if they did not exist."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_another_users_task_is_not_found(
     assert foreign.status_code == 404
     assert foreign.json() == {"detail": "Task not found", "status_code": 404}
     for response in (foreign, missing):
-        del response.headers["X-Request-ID"]  # which no two answers share
+        del response.headers["X-Request-ID"]  # differs between any two responses
     assert (foreign.content, foreign.headers) == (missing.content, missing.headers)
     assert ann.get(anns_task).json() == before
 

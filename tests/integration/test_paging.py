@@ -1,4 +1,4 @@
-"""Pages by Link (RFC 8288): forth and back, while tasks come and go."""
+"""Paging by Link headers (RFC 8288), forward and backward, while tasks are added and deleted."""
 
 import re
 
@@ -12,7 +12,7 @@ SORTS = ["created_at", "-created_at", "updated_at", "-updated_at", "title", "-ti
 
 
 def _links(response: object) -> dict[str, str]:
-    header = getattr(response, "headers").get("Link", "")  # noqa: B009  # httpx2's or its stand-in's
+    header = getattr(response, "headers").get("Link", "")  # noqa: B009  # typed as object
     return {rel: url for url, rel in re.findall(r'<([^>]*)>; rel="(\w+)"', header)}
 
 
@@ -26,7 +26,7 @@ def _make(ann: TestClient, *titles: str) -> list[int]:
 def test_tasks_are_seen_exactly_once_while_others_are_added_and_deleted(
     ann: TestClient, tasks: str, sort: str
 ) -> None:
-    # Titles that repeat, so that the id has to break ties.
+    # Repeat titles, so that the id decides the order.
     lasting = set(_make(ann, *(f"t{number % 4}" for number in range(24))))
     passing = _make(ann, *(f"t{number % 4}" for number in range(12)))
     ann.patch(f"{tasks}?id={min(lasting)}", json={"status": "completed"})

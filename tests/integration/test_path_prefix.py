@@ -1,4 +1,4 @@
-"""Under the path prefix of a proxy everything works as without one, and leads back under it."""
+"""Everything works under the path prefix of a proxy, and all links contain the prefix."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from tests.contract.operations import OPENAPI
 
 
 class Way(NamedTuple):
-    """How the prefix reaches the app."""
+    """How the server is started and what the proxy does."""
 
-    root_path: str  # as the server is given it
-    prefix: str  # which the paths begin with that a browser sees
-    arrives: bool  # or the proxy removes it
+    root_path: str  # the option of the server
+    prefix: str  # of the paths that a browser sees
+    arrives: bool  # False if the proxy strips the prefix
 
 
 WAYS = [
@@ -28,7 +28,7 @@ WAYS = [
     Way("/todo/", "/todo", arrives=True),
     Way("todo", "/todo", arrives=True),
     Way("/a/b.c", "/a/b.c", arrives=True),
-    # With which the app's own paths begin.
+    # The app's own paths begin with this prefix.
     Way("/api", "/api", arrives=False),
     Way("/api", "/api", arrives=True),
     Way("/", "", arrives=False),
@@ -37,7 +37,7 @@ WAYS = [
 
 
 class Proxy:
-    """Stands before the app; paths are those that a browser sees."""
+    """A proxy to the app. Its paths are those that a browser sees."""
 
     def __init__(self, http: httpx2.Client, way: Way) -> None:
         self._http = http
@@ -59,7 +59,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def database_url(sqlite_url: object) -> object:
-    """The database does not matter here."""
+    """Run the tests on SQLite only: the database does not matter here."""
     return sqlite_url
 
 
@@ -119,7 +119,7 @@ def test_the_contract_and_the_pages_contain_the_prefix(proxy: Proxy, way: Way) -
     home = proxy("GET", f"{way.prefix}/")
 
     assert contract.get("servers") == ([{"url": way.prefix}] if way.prefix else None)
-    assert (home.status_code, home.headers["Location"]) == (307, "docs")  # relative to it
+    assert (home.status_code, home.headers["Location"]) == (307, "docs")  # relative to the page
     for page in ("/docs", "/redoc", "/docs/redoc.js", "/docs/assets/favicon.png"):
         assert proxy("GET", way.prefix + page).status_code == 200
 

@@ -1,4 +1,4 @@
-"""Due dates, priorities and tags, through every way in and out."""
+"""Due dates, priorities and tags in all operations."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""One statement for each operation, with the owner in it, and nothing sent beside it."""
+"""Each operation is one statement that contains the owner, and nothing else is sent."""
 
 import re
 import sqlite3
@@ -16,7 +16,7 @@ from tests.wire import wire_to
 
 Traced = tuple[FastAPI, list[str]]
 
-# Sent in one message with the statement: the isolation of a write, and how long it may take.
+# Sent in the same message as the statement: the isolation level of a write, and the timeout.
 READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
 SETTINGS = re.compile(rf"({READ_COMMITTED})?SET LOCAL statement_timeout = '[0-3]\.[0-9]{{3}}s'; ")
 
@@ -53,7 +53,7 @@ OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
 
 @pytest.fixture
 def traced_sqlite(sqlite_url: URL) -> Traced:
-    """An app and the statements that SQLite runs for it."""
+    """An app, and the statements that it executes on SQLite."""
     app = create_app(settings_for(sqlite_url))
     statements: list[str] = []
 
@@ -66,7 +66,7 @@ def traced_sqlite(sqlite_url: URL) -> Traced:
 
 @pytest.fixture
 def traced_postgresql(postgresql_url: URL) -> Iterator[Traced]:
-    """An app and the statements that it sends to PostgreSQL, each of them a round trip."""
+    """An app, and the messages that it sends to PostgreSQL, each of which is a round trip."""
     with wire_to(postgresql_url) as wire:
         yield create_app(settings_for(wire.url)), wire.statements
 

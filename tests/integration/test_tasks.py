@@ -1,4 +1,4 @@
-"""What a user does with tasks, from the first to the last."""
+"""Creating, reading, changing, completing and deleting tasks."""
 
 from urllib.parse import quote
 
@@ -29,7 +29,7 @@ VISIBLE = [
     "\u0915\u094d\u200d\u0937",
     "\u202eabc\u202c",
     "\u3164x\u3164",
-    "\U0001fae9",  # of Unicode 16, which no Python here knows
+    "\U0001fae9",  # Unicode 16, which the supported Python versions do not know
 ]
 
 

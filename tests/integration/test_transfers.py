@@ -145,7 +145,7 @@ LINES = b'{"title": "x"}\n{"title": "y"}\n'
     [
         (b'[{"title": "x"}, {"title": "y"}]', {}),
         (b'[\n{"title": "x"},\n{"title": "y"}\n]\n', {}),
-        (b'{"title": "x"}{"title": "y"}', {}),  # curl -d takes the line ends away
+        (b'{"title": "x"}{"title": "y"}', {}),  # curl -d removes line breaks
         (b'{"title": "x"}\r{"title": "y"}\r', {}),
         (b'{\n  "title": "x"\n}\n', {}),
         (b'"' + LINES.replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"', {}),
@@ -223,7 +223,7 @@ def test_an_import_has_its_own_size_limit(ann: TestClient, monkeypatch: pytest.M
 
 @pytest.fixture
 def limited(database_url: URL) -> Iterator[TestClient]:
-    """Ann, who may have three tasks."""
+    """A client for Ann, with a limit of three tasks."""
     app = create_app(settings_for(database_url, tasks_per_user=3))
     with TestClient(app, headers=bearer("ann")) as client:
         yield client

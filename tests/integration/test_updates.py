@@ -1,4 +1,4 @@
-"""Partial updates: what changes, what stays, and what two writers do to each other."""
+"""Partial and concurrent updates."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
 
 @pytest.fixture
 def whole_task(ann: TestClient) -> str:
-    """The path of a task that has a description."""
+    """The path of a task with a description."""
     whole = {"title": "t", "description": "d", "status": "in_progress"}
     return str(ann.post("/api/tasks", json=whole).headers["Location"])
 

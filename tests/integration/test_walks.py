@@ -1,4 +1,4 @@
-"""Every order and filter of the list, against a model in memory."""
+"""All sort orders and filters of the list, compared with a model in memory."""
 
 import re
 from itertools import count
@@ -46,7 +46,7 @@ _query = st.fixed_dictionaries(
 )
 
 
-def _key(task: dict[str, Any], field: str) -> Any:  # noqa: ANN401  # text, or a number
+def _key(task: dict[str, Any], field: str) -> Any:  # noqa: ANN401  # text or a number
     return {
         "title": folded(task["title"]),
         "priority": RANKS[task["priority"]],

@@ -1,4 +1,4 @@
-"""What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
+"""The command line: its output and the arguments of uvicorn. The e2e tests run real processes."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from tests.actors import SECRET, settings_for
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """The arguments of uvicorn.run, which does not run; without settings, but for the test's."""
+    """The arguments passed to uvicorn.run, which is replaced. Only the test's settings apply."""
     arguments: dict[str, Any] = {}
 
     def note(app: str, **others: object) -> None:
         arguments.update(others, app=app)
 
     monkeypatch.setattr("uvicorn.run", note)
-    # It would be for the whole process; tests/unit/test_logs.py has it.
+    # It would affect the whole process; tests/unit/test_logs.py tests it.
     monkeypatch.setattr(main, "configure_logging", lambda level: arguments.update(log=level))
     monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")

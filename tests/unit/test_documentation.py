@@ -1,4 +1,4 @@
-"""The documents say what the program does."""
+"""The documents agree with the code."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from tests.contract.operations import OPERATIONS
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
-# Of every app, whatever its operations are.
+# Paths outside the contract.
 CODES_OF_EVERY_APP = {"405", "500"}
 
 every_document = pytest.mark.parametrize(
@@ -23,7 +23,7 @@ every_document = pytest.mark.parametrize(
 
 
 def _table(heading: str) -> list[list[str]]:
-    """The rows of the first table under the heading."""
+    """Return the rows of the first table under the heading."""
     section = README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]

@@ -1,4 +1,4 @@
-"""What is a due date, and what are tags."""
+"""Valid due dates and tags."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError

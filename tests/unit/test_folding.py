@@ -1,4 +1,4 @@
-"""What a search ignores."""
+"""The differences that a search ignores."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ALIKE = [
     ["ὈΔΥΣΣΕΎΣ", "Ὀδυσσεύς", "ὀδυσσεύσ"],
     ["Café", "CAFÉ", "cafe\N{COMBINING ACUTE ACCENT}"],
     ["ﬁn", "FIN", "fin"],
-    # Lithuanian keeps the dot under an accent.
+    # Lithuanian writes the dot of an i under an accent.
     ["ì", "Ì", "i\N{COMBINING DOT ABOVE}\N{COMBINING GRAVE ACCENT}"],
     ["į́", "Į́", "į\N{COMBINING DOT ABOVE}\N{COMBINING ACUTE ACCENT}"],
     ["j́", "J́", "j\N{COMBINING DOT ABOVE}\N{COMBINING ACUTE ACCENT}"],

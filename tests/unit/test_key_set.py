@@ -1,4 +1,4 @@
-"""The key set: which keys are used, when it is fetched, and what happens when it cannot be."""
+"""The key set: which keys are used, when it is fetched, and what happens if that fails."""
 
 import asyncio
 import gzip
@@ -42,10 +42,10 @@ def verifier(server: AuthServer) -> TokenVerifier:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it in a thread of its own.
+    """Run the coroutine in its own thread.
 
-    On Python 3.11 a connection that anyio makes ends the tracing of the frames that wait for it, so
-    that coverage would not see the rest of the test.
+    On Python 3.11, a connection of anyio stops the tracing of the frames that await it. Coverage
+    would then miss the rest of the test.
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
@@ -53,12 +53,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make the cached key set and all later ones too old at once."""
+    """Make the cached key set stale, and all later ones as soon as they are fetched."""
 
     def age() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
         monkeypatch.setattr(jwks, "UNKNOWN_KID_SECONDS", 0)
-        _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # five minutes have passed
+        _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # simulates that five minutes have passed
 
     return age
 
@@ -70,7 +70,7 @@ def _key_set(verifier: TokenVerifier) -> KeySet:
 
 
 def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerifier) -> None:
-    """Run the scenario, and let a fetch that is still under way come to its end."""
+    """Run the scenario, then wait for a fetch that is still running."""
 
     async def whole() -> None:
         await scenario()
@@ -80,7 +80,7 @@ def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerif
 
 
 async def _fetched(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
-    """Wait until a fetch that nobody waits for is done."""
+    """Wait until a background fetch is done."""
     async with asyncio.timeout(10):
         while server.fetches < times or _key_set(verifier)._fetch is not None:  # noqa: SLF001, ASYNC110
             await asyncio.sleep(0.01)
@@ -175,11 +175,11 @@ def _without(member: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _without_alg(algorithm: str) -> dict[str, Any]:
-    """A member as Better Auth published it before version 1.3."""
+    """Return the key as Better Auth published it before version 1.3, without `alg`."""
     return _without(KEYS[algorithm].member, "alg")
 
 
-# What the type and the curve of a key allow.
+# The algorithms that the type and the curve of a key allow.
 ALLOWED = {
     "EdDSA": ["EdDSA", "Ed25519"],
     "Ed25519": ["EdDSA", "Ed25519"],
@@ -205,7 +205,7 @@ def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
             try:
                 await verifier.verify(signer.token(server.claims()))
             except InvalidTokenError as error:
-                assert str(error) == "Token is signed with another algorithm than its key's"  # noqa: PT017  # the others are accepted
+                assert str(error) == "Token is signed with another algorithm than its key's"  # noqa: PT017  # the other algorithms are accepted
             else:
                 names.append(algorithm)
         return names
@@ -231,7 +231,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
             names.append(name)
         return names
 
-    # A key without alg is for both names of EdDSA, and the same signature is good under both.
+    # A key without alg is valid for both names of EdDSA, and so is the same signature.
     renamed = {f"{of_key}: says {other}" for other in others if of_key in {"EdDSA", "Ed25519"}}
     assert set(run(accepted())) == renamed
     assert set(server.requested) == {"/api/auth/jwks"}
@@ -373,7 +373,7 @@ def test_unknown_members_of_a_key_are_ignored(
 DOCUMENT = json.dumps({"keys": [ED.member]})
 SOON = {"FETCH_TIMEOUT_SECONDS": 1.0}
 
-# What the server does differently, and the constants of jwks that make a test of it short.
+# How the server misbehaves, and constants of jwks that make its test fast.
 MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "error": ({"status": 500}, {}),
     "not found": ({"status": 404}, {}),
@@ -706,7 +706,7 @@ def test_a_token_is_verified_only_once(
     verified = []
     verify = jws.verify
 
-    def note(*arguments: Any) -> object:  # noqa: ANN401  # passed on as they are
+    def note(*arguments: Any) -> object:  # noqa: ANN401  # passed on unchanged
         verified.append(arguments)
         return verify(*arguments)
 

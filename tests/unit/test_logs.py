@@ -1,4 +1,4 @@
-"""The format of the lines; what a request's line holds is in tests/contract/test_request_log.py."""
+"""The format of log lines. tests/contract/test_request_log.py tests the fields of requests."""
 
 import asyncio
 import io
@@ -18,7 +18,7 @@ THEIRS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
 
 
 class Stream(io.StringIO):
-    """A standard error that is a terminal, or is not."""
+    """A stream that is a terminal or not."""
 
     def __init__(self, *, terminal: bool) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class Stream(io.StringIO):
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stream]]:
-    """Configure logging onto a stream; it is as it was afterwards."""
+    """Configure logging to a stream, and restore the configuration afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers = []  # or they would be closed
+    root.handlers = []  # otherwise, they would be closed
     before = {
         name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in THEIRS
     }
@@ -96,7 +96,7 @@ def test_a_logged_traceback_does_not_contain_the_statement(
 def test_uvicorns_access_log_is_off(configured: Callable[..., Stream]) -> None:
     configured()
 
-    # What uvicorn asks before it writes one.
+    # uvicorn checks this before it writes an access log line.
     assert not logging.getLogger("uvicorn.access").hasHandlers()
 
 

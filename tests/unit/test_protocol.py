@@ -1,4 +1,4 @@
-"""What stands before the routes, without any: heads and answers on a real connection."""
+"""The HTTP protocol: request headers and responses on a real connection, without routes."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def port() -> Iterator[int]:
 
 
 def _converse(port: int, *parts: bytes) -> bytes:
-    """Send the parts, and receive until the server closes the connection."""
+    """Send the parts, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         received = b""
         try:
@@ -42,7 +42,7 @@ def _converse(port: int, *parts: bytes) -> bytes:
                 connection.sendall(part)
             while chunk := connection.recv(65536):
                 received += chunk
-        except ConnectionError:  # pragma: no cover  # it did not read all that was sent
+        except ConnectionError:  # pragma: no cover  # the server did not read everything
             pass
         return received
 
@@ -67,7 +67,7 @@ def test_one_connection_serves_many_requests(port: int) -> None:
     ("parts", "expected"),
     [
         ([b"This is not HTTP\r\n\r\n"], NOT_HTTP),
-        # To the byte: what the server has not read when it closes would cost us its answer.
+        # Exactly this many bytes: if the server closes with unread data, the response is lost.
         ([b"GET / HTTP/1.1\r\n".ljust(16), b"X: ".ljust(65_521, b"x")], TOO_LARGE),
         (
             [b"GET / HTTP/1.1\r\n", *[b"X: " + b"x" * 59 + b"\r\n"] * 1023, b"X: " + b"x" * 46],
@@ -130,7 +130,7 @@ def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() ->
 
     async def scenario() -> bytes:
         def make_protocol() -> protocol.Protocol:
-            asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is told
+            asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is notified
             return protocol.Protocol(config, ServerState(), {})
 
         listener = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)

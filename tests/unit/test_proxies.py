@@ -1,4 +1,4 @@
-"""Which key sets are fetched through the proxy that the environment names."""
+"""Fetching key sets through the proxy of the environment."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[AuthServer]:
-    """A server that answers as an auth server and as a proxy to one."""
+    """A server that acts as an auth server and as a proxy to one."""
     with auth_server() as server:
         server.members = [ED.member]
         yield server
 
 
 def _get(key_set: KeySet) -> VerificationKey:
-    """Get the key in a thread of its own, for coverage: see test_key_set.run."""
+    """Return the key. This runs in its own thread because of coverage: see test_key_set.run."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, key_set.get("k1")).result()["EdDSA"]
 

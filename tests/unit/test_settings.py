@@ -1,4 +1,4 @@
-"""What a setting may be, and what is said of one that is not."""
+"""Valid settings, and the messages for invalid ones."""
 
 import os
 import threading
@@ -309,7 +309,7 @@ def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert explain(raised.value) == NEITHER
 
 
-# The right-hand sides are what Node.js answers for `new URL(…).origin`.
+# The second values are the results of `new URL(…).origin` in Node.js.
 ORIGINS = [
     ("http://localhost:3000", "http://localhost:3000"),
     ("https://A.example:443/", "https://a.example"),
@@ -447,7 +447,7 @@ def test_settings_are_frozen_and_hide_secrets() -> None:
     )
 
     with pytest.raises(ValidationError, match="frozen"):
-        settings.auto_migrate = False  # type: ignore[misc]  # which is the point
+        settings.auto_migrate = False  # type: ignore[misc]  # tested here
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
 
@@ -544,7 +544,7 @@ def test_an_env_file_in_another_encoding_is_refused_in_one_line(
 def test_an_unreadable_env_file_is_named(
     env_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env_file.mkdir()  # which Docker makes of a mounted file that is missing
+    env_file.mkdir()  # Docker creates a directory if a mounted file is missing
 
     with pytest.raises(SystemExit) as ended:
         read_settings(Settings)

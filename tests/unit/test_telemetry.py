@@ -1,4 +1,4 @@
-"""The spans of statements, and what is in no span; tests/e2e has the collector that gets them."""
+"""The spans of statements, and what they must not contain. tests/e2e has a real collector."""
 
 import asyncio
 

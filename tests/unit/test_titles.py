@@ -1,4 +1,4 @@
-"""Which titles can be seen, by Unicode's general categories."""
+"""Which titles are visible, by Unicode's general categories."""
 
 import sys
 from unicodedata import category
@@ -78,4 +78,4 @@ def test_letters_numbers_punctuation_and_symbols_are_titles() -> None:
                 refused.add(character)
 
     assert refused <= set("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
-    assert len(refused) in {7, 9}  # the Egyptian blanks are of Unicode 15
+    assert len(refused) in {7, 9}  # the Egyptian blanks are in Unicode 15

@@ -1,4 +1,4 @@
-"""Which tokens are accepted, and that nothing but InvalidTokenError comes of the others."""
+"""Valid tokens are accepted, and all others raise InvalidTokenError."""
 
 import asyncio
 from typing import Any

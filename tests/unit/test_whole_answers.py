@@ -1,4 +1,4 @@
-"""An answer leaves the process in one piece, or not at all."""
+"""A response is sent in one piece or not at all."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from protocol import Protocol
 
 
 class Recorder(asyncio.Transport):
-    """A connection that notes what is sent at once."""
+    """A transport that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class Recorder(asyncio.Transport):
 
 
 async def _answer(request: bytes) -> tuple[list[bytes], bool]:
-    """Give what is sent, and whether the connection is closed then."""
+    """Return the writes, and whether the connection is closed afterwards."""
     transport = Recorder()
     config = uvicorn.Config(PlainTextResponse("whole"), access_log=False)
     config.load()
     protocol = Protocol(config, ServerState(), {})
     protocol.connection_made(transport)
     protocol.data_received(request)
-    await asyncio.sleep(0)  # the answer is made
-    await asyncio.sleep(0)  # and sent
+    await asyncio.sleep(0)  # the response is created
+    await asyncio.sleep(0)  # the response is sent
     closed = transport.closed
     protocol.connection_lost(None)
     return transport.sent, closed
@@ -71,7 +71,7 @@ def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            answer = await reader.read()  # to the connection's end
+            answer = await reader.read()  # until the connection is closed
         writer.close()
         listener.close()
         return answer
