@@ -49,12 +49,14 @@ CLOCK_SKEW_SECONDS = 5
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
 UNAUTHORIZED = documented(401, "The token is missing or not valid", "Token has expired")
-FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
+FOREIGN_PATH = documented(
+    403, "Another user's path", "The user id in the path is not that of the token"
+)
 TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
 )
 TOO_SLOW = documented(
-    408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
+    408, "The body arrived too slowly", f"The body took longer than {BODY_SECONDS} seconds"
 )
 BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW | TOO_LARGE
 
@@ -154,13 +156,13 @@ class TokenVerifier:
         keys = await self._key_set.get(kid)
         if not keys:
             raise InvalidTokenError(
-                "Token is signed with a key that is not known",
+                "Token is signed with an unknown key",
                 f"Token has a kid that is not in the key set of {self._key_set.name}",
             )
         # RFC 8725, 3.1: the key says which algorithms are allowed, not the token.
         if algorithm not in keys:
             raise InvalidTokenError(
-                "Token is signed with another algorithm than its key's",
+                "Token is signed with an algorithm that its key does not allow",
                 f"Token is signed with {algorithm}, but its key is for {' or '.join(keys)}",
             )
         return keys[algorithm]
@@ -192,7 +194,7 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     segments = token.split(".")
     if len(segments) == 2:  # noqa: PLR2004  # <session id>.<signature>
         raise InvalidTokenError(
-            "This is Better Auth's session token; send the JWT that /api/auth/token gives",
+            "This is Better Auth's session token; send the JWT that /api/auth/token returns",
             "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token",
         )
     if len(segments) != 3:  # noqa: PLR2004  # RFC 7515, 3.1: header, payload, signature
@@ -481,9 +483,11 @@ async def require_own_path(
     ],
     user: CurrentUser,
 ) -> None:
-    """Refuse a path that names another user."""
+    """Refuse a path with another user's id."""
     if user_id != user.id:
-        raise HTTPException(HTTPStatus.FORBIDDEN, "The path names another user than the token")
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN, "The user id in the path is not that of the token"
+        )
 
 
 OwnPath = Depends(require_own_path)

@@ -92,7 +92,7 @@ class TimedCursor(Psycopg2Cursor):
         if deadline != math.inf:
             seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
             if seconds <= 0:  # a timeout of 0 would mean no limit
-                raise psycopg2.OperationalError("No time is left for the statement")
+                raise psycopg2.OperationalError("No time left for the statement")
             settings += f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
         super().execute(settings + statement, vars)
 
@@ -196,7 +196,7 @@ def _seconds_left() -> float | None:
         return None
     seconds = deadline - time.monotonic()
     if seconds <= 0:
-        raise psycopg2.OperationalError("The database does not answer in time")
+        raise psycopg2.OperationalError("The database did not respond in time")
     return seconds
 
 
@@ -267,7 +267,7 @@ def connect(
             return await_(asyncio.wait_for(asyncio.wrap_future(attempt), seconds))
         return attempt.result(seconds)
     except TimeoutError as error:
-        raise psycopg2.OperationalError("No connection within the time that is left") from error
+        raise psycopg2.OperationalError("Could not connect in time") from error
     finally:
         if not attempt.done():  # it may still succeed, after the caller has given up
             attempt.add_done_callback(_close)
@@ -296,7 +296,7 @@ def _connect_to_any(
         problem = str(error)
     # Not inside `except`: the first error would keep the failed connection open as its context.
     server = last.get("hostaddr") or parameters.get("host") or "the server"
-    raise psycopg2.OperationalError(f"No connection to {server}: {problem}")
+    raise psycopg2.OperationalError(f"Cannot connect to {server}: {problem}")
 
 
 def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
@@ -315,5 +315,5 @@ def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
     if not addresses:
-        raise psycopg2.OperationalError(f"No address is known of {parameters['host']}")
+        raise psycopg2.OperationalError(f"Cannot resolve {parameters['host']}")
     return addresses

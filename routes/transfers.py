@@ -105,7 +105,7 @@ IMPORT_TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {IMPORT_MAX_BYTES} bytes"
 )
 IMPORT_TOO_SLOW = documented(
-    408, "The body came too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
+    408, "The body arrived too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
 )
 
 

@@ -82,13 +82,13 @@ class _Connection(socketserver.BaseRequestHandler):
             self.server.open |= {self.request, upstream}
             self.server.clients.add(self.request)
             self.server.connections += 1
-            answers = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
-            answers.start()
+            responses = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
+            responses.start()
             with contextlib.suppress(OSError):
                 self._pass_messages(upstream)
             with contextlib.suppress(OSError):
                 upstream.shutdown(socket.SHUT_RDWR)
-            answers.join()
+            responses.join()
             self.server.clients.discard(self.request)
             self.server.open -= {self.request, upstream}
 

@@ -10,10 +10,10 @@ from tests.actors import bearer, client_of
 
 
 @pytest.fixture(scope="session")
-def anonymous(standing_app: FastAPI) -> Iterator[TestClient]:
-    yield from client_of(standing_app, {})
+def anonymous(shared_app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(shared_app, {})
 
 
 @pytest.fixture(scope="session")
-def ann(standing_app: FastAPI) -> Iterator[TestClient]:
-    yield from client_of(standing_app, bearer("ann"))
+def ann(shared_app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(shared_app, bearer("ann"))

@@ -81,7 +81,7 @@ def test_without_a_bearer_token_a_401_has_no_error_code(
     [
         ("", "Token is not a JWT"),
         ("a b", "Token is not a JWT"),
-        ("x.y", "This is Better Auth's session token; send the JWT that /api/auth/token gives"),
+        ("x.y", "This is Better Auth's session token; send the JWT that /api/auth/token returns"),
     ],
 )
 def test_a_401_describes_the_problem_with_the_token(
@@ -123,7 +123,7 @@ def test_no_response_contains_the_secret_or_the_token(anonymous: TestClient) -> 
 
     response = anonymous.get("/api/tasks", headers={"Authorization": bad})
 
-    told = response.text + str(response.headers)
+    sent = response.text + str(response.headers)
     assert response.status_code == 401
-    assert bad.removeprefix("Bearer ") not in told
-    assert SECRET.get_secret_value() not in told
+    assert bad.removeprefix("Bearer ") not in sent
+    assert SECRET.get_secret_value() not in sent

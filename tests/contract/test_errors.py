@@ -27,7 +27,7 @@ ORIGIN = "http://localhost:3000"
         ("GET", f"/api/{'x' * 200}/tasks/", 404, "Not Found"),
         ("GET", "/%00%ff", 404, "Not Found"),
         ("GET", "/api/tasks/1", 404, "Task not found"),
-        ("GET", "/api/bob/tasks", 403, "The path names another user than the token"),
+        ("GET", "/api/bob/tasks", 403, "The user id in the path is not that of the token"),
         ("POST", "/health", 405, "Method Not Allowed"),
         ("TRACE", "/api/tasks", 405, "Method Not Allowed"),
         ("BREW", "/api/tasks/1", 405, "Method Not Allowed"),
@@ -168,9 +168,9 @@ def test_an_unexpected_exception_is_500_without_details(
 
 
 def test_an_unexpected_exception_reaches_the_server(
-    standing_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+    shared_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(standing_app, headers=bearer("ann")) as client:
+    with TestClient(shared_app, headers=bearer("ann")) as client:
         _fail_with(ZeroDivisionError("s3cret"), monkeypatch)
 
         with pytest.raises(ZeroDivisionError, match="s3cret"):

@@ -56,20 +56,20 @@ def test_every_hostile_token_is_401_and_cheap_to_refuse(
         hostile = of_key_set(key, server.claims(), f"{server.url}/canary")
     assert _get(client, good)[0] == 200
 
-    answers = {name: _get(client, token) for name, token in hostile.items()}
+    responses = {name: _get(client, token) for name, token in hostile.items()}
     # If it was slow, repeat it: there may have been a garbage collection.
-    answers |= {
+    responses |= {
         name: _get(client, hostile[name])
-        for name, (_, cost) in answers.items()
+        for name, (_, cost) in responses.items()
         if cost > REFUSAL_LIMIT_SECONDS
     }
 
-    assert {name: status for name, (status, _) in answers.items() if status != 401} == {}
-    slow = {name: cost for name, (_, cost) in answers.items() if cost > REFUSAL_LIMIT_SECONDS}
+    assert {name: status for name, (status, _) in responses.items() if status != 401} == {}
+    slow = {name: cost for name, (_, cost) in responses.items() if cost > REFUSAL_LIMIT_SECONDS}
     assert slow == {}
     assert set(server.requested) <= {"/api/auth/jwks"}
-    slowest = max(cost for _, cost in answers.values())
-    print(f"{algorithm}: {len(answers)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
+    slowest = max(cost for _, cost in responses.values())
+    print(f"{algorithm}: {len(responses)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
 
 
 def test_tokens_of_both_kinds_are_accepted_by_one_app(

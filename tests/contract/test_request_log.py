@@ -69,12 +69,12 @@ def test_a_request_is_logged_in_one_line_without_user_input(
     route: str | None,
     user_id: str | None,
 ) -> None:
-    answer = anonymous.request(method, path, headers=headers)
+    response = anonymous.request(method, path, headers=headers)
 
     (line,) = lines()
     assert [vars(line)[name] for name in FIELDS] == [method, route, status, user_id]
     assert 0 < vars(line)["duration_ms"] < 10_000
-    assert answer.status_code == status
+    assert response.status_code == status
     assert "s3cret" not in str(vars(line))
     assert "limit" not in str(vars(line))
 
@@ -95,9 +95,9 @@ def test_a_request_is_logged_in_one_line_without_user_input(
 def test_a_request_id_of_the_client_is_used_if_it_is_valid(
     anonymous: TestClient, given: str, *, kept: bool
 ) -> None:
-    answer = anonymous.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
+    response = anonymous.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
 
-    (request_id,) = answer.headers.get_list("X-Request-ID")
+    (request_id,) = response.headers.get_list("X-Request-ID")
     assert (request_id == given) == kept
     assert kept or re.fullmatch("[0-9a-f]{32}", request_id)
 
@@ -121,9 +121,9 @@ def test_every_response_has_the_request_id(
 ) -> None:
     headers = {"X-Request-ID": "abc", "Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
 
-    answer = ann.request(method, path, content=content, headers=headers)
+    response = ann.request(method, path, content=content, headers=headers)
 
-    assert answer.headers.get_list("X-Request-ID") == ["abc"]
+    assert response.headers.get_list("X-Request-ID") == ["abc"]
 
 
 def test_two_requests_have_different_ids(anonymous: TestClient) -> None:
@@ -137,26 +137,26 @@ def fail(*_: object, **__: object) -> None:
 
 
 def test_an_unexpected_exception_is_logged_with_the_request_id(
-    standing_app: FastAPI,
+    shared_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
-    with TestClient(standing_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
+    with TestClient(shared_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
         monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
-        answer = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
+        response = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
 
     (line,) = lines()
-    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "abc")
+    assert (response.status_code, response.headers["X-Request-ID"]) == (500, "abc")
     assert [vars(line)[name] for name in FIELDS] == ["GET", "/api/tasks", 500, "ann"]
     assert line.levelname == "WARNING"
 
 
 def test_a_request_without_a_response_is_logged(
-    standing_app: FastAPI,
+    shared_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
-    with TestClient(standing_app) as client:
+    with TestClient(shared_app) as client:
         monkeypatch.setattr("starlette.middleware.cors.CORSMiddleware.__call__", fail)
         with pytest.raises(ZeroDivisionError):
             client.get("/health")

@@ -43,8 +43,8 @@ class SignedUp:
         self.browser.post(f"{base_path}/sign-up/email", json=person).raise_for_status()
 
     def token(self) -> str:
-        answer = self.browser.get(f"{self.base_path}/token").raise_for_status()
-        return str(answer.json()["token"])
+        response = self.browser.get(f"{self.base_path}/token").raise_for_status()
+        return str(response.json()["token"])
 
     def sign(self, **payload: object) -> str:
         """Make the server sign a payload with its own key."""

@@ -182,10 +182,10 @@ def test_an_unreachable_database_is_logged_in_one_line_and_503(start: Start) -> 
 
         assert _create(server) == 503
     server.stop()  # the line of a request is written after the response
-    started, answered = _logged(server, "main"), _logged(server, "logs")
-    (told,) = [line["message"] for line in started]
-    assert told.startswith("Responding 503 until this is fixed: No connection to 127.0.0.1: ")
-    assert [line["status"] for line in answered if line["method"] == "POST"] == [503]
-    assert answered[-1]["reason"].startswith("No connection to 127.0.0.1: ")
+    started, requests = _logged(server, "main"), _logged(server, "logs")
+    (message,) = [line["message"] for line in started]
+    assert message.startswith("Responding 503 until this is fixed: Cannot connect to 127.0.0.1: ")
+    assert [line["status"] for line in requests if line["method"] == "POST"] == [503]
+    assert requests[-1]["reason"].startswith("Cannot connect to 127.0.0.1: ")
     assert "Traceback" not in server.log.read_text()
     assert "s3cret" not in server.log.read_text()

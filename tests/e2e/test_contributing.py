@@ -62,8 +62,8 @@ def _assert_both_work(server: Server) -> None:
         cleared = ann.patch(task, json={"remind_on": None})
         counted = ann.get("/api/me/statistics")
 
-    answers = (created, moved, kept, cleared)
-    assert [answer.json()["remind_on"] for answer in answers] == [
+    responses = (created, moved, kept, cleared)
+    assert [response.json()["remind_on"] for response in responses] == [
         "2026-02-01",
         "2026-03-01",
         "2026-03-01",

@@ -26,10 +26,10 @@ def test_a_failure_has_one_traceback_without_secrets(
     engine.dispose()
 
     headers = bearer("ann") | {"X-Request-ID": "abc"}
-    answer = httpx2.post(f"{server.url}/api/tasks", json={"title": "untold"}, headers=headers)
+    response = httpx2.post(f"{server.url}/api/tasks", json={"title": "untold"}, headers=headers)
     server.stop()
 
-    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "abc")
+    assert (response.status_code, response.headers["X-Request-ID"]) == (500, "abc")
     log = server.log.read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     request, traceback = [line for line in lines if line.get("request_id") == "abc"]

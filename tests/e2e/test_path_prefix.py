@@ -29,7 +29,7 @@ EXAMPLES = ROOT / "examples/deployment"
 PREFIX = "/todo"
 
 # The minimal configuration of an unprivileged nginx that includes a file of /etc/nginx/conf.d.
-AROUND = """\
+NGINX_CONF = """\
 daemon off;
 master_process off;
 pid nginx.pid;
@@ -49,7 +49,7 @@ MAIN = ("python", "main.py", "--port", "{port}", "--root-path", PREFIX)
 UVICORN = ("uvicorn", "main:app", "--port", "{port}", "--root-path", PREFIX)
 
 # Whether the proxy strips the prefix, and the command that serves the app.
-WAYS = [
+DEPLOYMENTS = [
     pytest.param(("nginx", False, MAIN), marks=needs_nginx, id="nginx"),
     pytest.param(("nginx", True, UVICORN), marks=needs_nginx, id="nginx strips"),
     pytest.param(("caddy", False, UVICORN), marks=needs_caddy, id="Caddy"),
@@ -80,7 +80,7 @@ def _nginx(folder: Path, port: int, service_port: int, *, strips: bool) -> list[
         ("proxy_pass http://tasks;", f"proxy_pass http://tasks{'/' if strips else ''};"),
     )
     (folder / "tasks.conf").write_text(example)
-    (folder / "nginx.conf").write_text(AROUND)
+    (folder / "nginx.conf").write_text(NGINX_CONF)
     return [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
 
 
@@ -95,7 +95,7 @@ def _caddy(folder: Path, port: int, service_port: int, *, strips: bool) -> list[
     return [str(CADDY), "run", "--config", str(folder / "Caddyfile")]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=DEPLOYMENTS)
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]
 ) -> Iterator[Site]:
@@ -188,7 +188,10 @@ def test_swagger_ui_works_under_the_prefix(browser: Browser, url: str) -> None:
         context.set_default_timeout(LIMIT_MILLISECONDS)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: errors.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
 
         page.goto(f"{url}/")

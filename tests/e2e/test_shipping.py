@@ -149,7 +149,9 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture
-def told(empty_postgresql: URL, ports: dict[str, int]) -> Callable[[str], dict[str, str]]:
+def service_environment(
+    empty_postgresql: URL, ports: dict[str, int]
+) -> Callable[[str], dict[str, str]]:
     """Return the environment of a service in compose.yaml, with the addresses of the test."""
     database = SERVICES["database"]["environment"]
     compose_url = (
@@ -181,7 +183,7 @@ def composed(
     image: Image,
     page: Image,
     ports: dict[str, int],
-    told: Callable[[str], dict[str, str]],
+    service_environment: Callable[[str], dict[str, str]],
     contain: Contain,
     tmp_path: Path,
 ) -> Iterator[dict[str, Server]]:
@@ -190,7 +192,7 @@ def composed(
     def start(name: str, of: Image) -> Server:
         command = SERVICES[name].get("command", of.command)
         port = {"PORT": str(ports[name])}  # the port of the example page
-        return contain(of, command, ports[name], told(name) | port)
+        return contain(of, command, ports[name], service_environment(name) | port)
 
     assert start("schema", image).process.wait(LIMIT_SECONDS) == 0
     for name in ("tasks-1", "tasks-2"):
@@ -199,7 +201,9 @@ def composed(
     _wait_until_healthy(page, frontend)
     (configuration,) = SERVICES["balancer"]["volumes"]
     command = [str(HAPROXY), "-f", str(ROOT / configuration.partition(":")[0])]
-    balancer = Server(command, tmp_path, os.environ | told("balancer"), ports["balancer"])
+    balancer = Server(
+        command, tmp_path, os.environ | service_environment("balancer"), ports["balancer"]
+    )
     try:
         yield {"frontend": frontend, "balancer": balancer.wait("/ready")}
     finally:
@@ -220,7 +224,7 @@ def test_compose_serves_users_who_sign_in_at_its_page(composed: dict[str, Server
 
     assert created.status_code == 201
     assert created.headers["Access-Control-Allow-Origin"] == page.url
-    assert [answer.json() for answer in listed] == [[created.json()]] * 4
+    assert [response.json() for response in listed] == [[created.json()]] * 4
     answered = re.findall(r"tasks/(tasks-\d) .*GET /api/tasks", balancer.log.read_text())
     assert set(answered) == {"tasks-1", "tasks-2"}
     # The task servers use this name, which Docker resolves.

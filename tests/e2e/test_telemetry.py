@@ -90,9 +90,12 @@ def test_a_collector_gets_requests_and_statements_without_user_input(
     assert (request.name, statement.name) == ("GET /api/tasks", "SELECT")
     assert request.parent_span_id.hex() == parent[36:52]
     assert statement.parent_span_id == request.span_id
-    told = _attributes(request)
-    assert (told["http.route"], told["http.response.status_code"]) == ("/api/tasks", 200)
-    assert told["url.query"] == "REDACTED"
+    span_attributes = _attributes(request)
+    assert (span_attributes["http.route"], span_attributes["http.response.status_code"]) == (
+        "/api/tasks",
+        200,
+    )
+    assert span_attributes["url.query"] == "REDACTED"
     assert _attributes(statement)["db.system.name"] == "sqlite"
     assert "http.server.request.duration" in sink.metrics
     assert "s3cret" not in str(sink.spans)

@@ -45,7 +45,7 @@ def test_two_processes_upgrade_ten_thousand_tasks_at_once(
     for server in servers:
         server.wait("/ready")
 
-    answers = [
+    responses = [
         httpx2.get(
             f"{servers[user % 2].url}/api/tasks?limit=1&q={words}", headers=bearer(f"user-{user}")
         )
@@ -55,6 +55,6 @@ def test_two_processes_upgrade_ten_thousand_tasks_at_once(
         after = connection.exec_driver_sql(SHOWN).all()
         versions = connection.exec_driver_sql("SELECT * FROM todo_backend_version").all()
     engine.dispose()
-    assert [answer.headers["X-Total-Count"] for answer in answers] == [str(TASKS // 4)] * 4
+    assert [response.headers["X-Total-Count"] for response in responses] == [str(TASKS // 4)] * 4
     assert after == before
     assert [tuple(row) for row in versions] == [("todo_0004",)]

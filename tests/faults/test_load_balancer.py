@@ -48,8 +48,8 @@ def pooled_url(postgresql_url: URL, tmp_path: Path, environment: dict[str, str])
     config = configparser.ConfigParser()
     config.read(EXAMPLES / "pgbouncer.ini")
     sockets = {name: str(value) for name, value in postgresql_url.query.items()}
-    told = postgresql_url.translate_connect_args(username="user", database="dbname")
-    config["databases"]["todo"] = make_dsn(**told, **sockets)
+    parameters = postgresql_url.translate_connect_args(username="user", database="dbname")
+    config["databases"]["todo"] = make_dsn(**parameters, **sockets)
     config["pgbouncer"].update(
         {"listen_addr": "127.0.0.1", "listen_port": str(port), "unix_socket_dir": ""},
         auth_type="any",

@@ -15,7 +15,7 @@ import overload
 from tests.actors import bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
-from tests.faults.load import Seen, get, load, requests_of, until
+from tests.faults.load import Results, get, load, requests_of, until
 from tests.faults.postgres import PostgreSQL
 
 SECONDS = 5
@@ -23,10 +23,9 @@ USERS = 1000  # with pauses between requests
 SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "15"))
 
 
-def _latency(seen: Seen, *statuses: int) -> str:
-    return (
-        f"p50 {seen.percentile(50, *statuses):.0f} ms, p95 {seen.percentile(95, *statuses):.0f} ms"
-    )
+def _latency(results: Results, *statuses: int) -> str:
+    p50, p95 = (results.percentile(percent, *statuses) for percent in (50, 95))
+    return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms"
 
 
 def _processes(server: Server) -> list[psutil.Process]:
@@ -44,19 +43,19 @@ def test_a_hundred_clients_get_no_503(
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> Seen:
-        async with load(server.port, 100, get("/api/tasks/1")) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, 100, get("/api/tasks/1")) as results:
             await asyncio.sleep(3)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert seen.codes.keys() <= {200, 404}
+    assert results.codes.keys() <= {200, 404}
     measured(
         "100 clients, each asking again at once",
         workers,
-        answers_per_second=len(seen.answers) // 3,
-        latency=_latency(seen),
+        answers_per_second=len(results.responses) // 3,
+        latency=_latency(results),
     )
 
 
@@ -70,29 +69,29 @@ def test_excess_requests_are_refused_quickly_and_the_rest_is_served_quickly(
         requests_of, port=server.port, path="/api/tasks?limit=1", seconds=SECONDS, folder=tmp_path
     )
 
-    async def scenario() -> tuple[float, Seen, Seen, Seen]:
+    async def scenario() -> tuple[float, Results, Results, Results]:
         await until(server.port)
         health_check = partial(load, server.port, 1, get("/health"), pause_seconds=0.02)
         async with health_check() as calm:
             await asyncio.sleep(1)
         capacity = await asyncio.to_thread(users_of, 50 * workers, pause_seconds=0)
-        carried = len(capacity.answers) / SECONDS
+        carried = len(capacity.responses) / SECONDS
         async with health_check() as health:
-            seen = await asyncio.to_thread(users_of, USERS, pause_seconds=USERS / (3 * carried))
-        return carried, calm, seen, health
+            results = await asyncio.to_thread(users_of, USERS, pause_seconds=USERS / (3 * carried))
+        return carried, calm, results, health
 
-    carried, calm, seen, health = asyncio.run(scenario())
+    carried, calm, results, health = asyncio.run(scenario())
 
-    assert set(seen.codes) == {200, 503}
+    assert set(results.codes) == {200, 503}
     assert set(health.codes) == {200}
-    assert seen.slowest < HANG_SECONDS
+    assert results.slowest < HANG_SECONDS
     measured(
         "three times the requests that it can answer",
         workers,
         can_answer=f"{carried:.0f}/s",
-        asked=f"{len(seen.answers) / SECONDS:.0f}/s",
-        accepted=f"{seen.codes[200] / SECONDS:.0f}/s, {_latency(seen, 200)}",
-        refused=f"{seen.codes[503] / SECONDS:.0f}/s, {_latency(seen, 503)}",
+        asked=f"{len(results.responses) / SECONDS:.0f}/s",
+        accepted=f"{results.codes[200] / SECONDS:.0f}/s, {_latency(results, 200)}",
+        refused=f"{results.codes[503] / SECONDS:.0f}/s, {_latency(results, 503)}",
         health=f"{_latency(health)} (at rest {_latency(calm)})",
     )
 
@@ -104,22 +103,22 @@ def test_more_clients_than_the_limit_are_refused_and_nothing_hangs(
     server = serve(postgres.setting, workers)
     clients = 3 * overload.IN_FLIGHT_MAX * workers
 
-    async def scenario() -> Seen:
-        async with load(server.port, clients, get("/api/tasks?limit=1")) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, clients, get("/api/tasks?limit=1")) as results:
             await asyncio.sleep(4)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert set(seen.codes) == {200, 503}
-    assert all(b"\r\nretry-after: 1\r\n" in a.head for a in seen.answers if a.status == 503)
-    assert seen.slowest < HANG_SECONDS
+    assert set(results.codes) == {200, 503}
+    assert all(b"\r\nretry-after: 1\r\n" in a.head for a in results.responses if a.status == 503)
+    assert results.slowest < HANG_SECONDS
     measured(
         f"{clients} clients, each asking again at once",
         workers,
-        codes=seen.codes,
-        accepted=_latency(seen, 200),
-        refused=_latency(seen, 503),
+        codes=results.codes,
+        accepted=_latency(results, 200),
+        refused=_latency(results, 503),
     )
 
 
@@ -167,18 +166,20 @@ def test_slow_clients_do_not_affect_others(
         sent = f"{head}Content-Length: 9\r\n\r\n{{".encode()
     before = _resident_mebibytes(server)
 
-    async def scenario() -> Seen:
+    async def scenario() -> Results:
         connections(server.port, count, sent)
         await until(server.port)  # starting at once is a burst, of which some requests are refused
-        async with load(server.port, 1) as seen:
+        async with load(server.port, 1) as results:
             await asyncio.sleep(2)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert set(seen.codes) == {201}
+    assert set(results.codes) == {201}
     grown = _resident_mebibytes(server) - before
-    measured(what, workers, codes=seen.codes, latency=_latency(seen), memory=f"{grown:+.0f} MiB")
+    measured(
+        what, workers, codes=results.codes, latency=_latency(results), memory=f"{grown:+.0f} MiB"
+    )
 
 
 @with_one_and_two_workers

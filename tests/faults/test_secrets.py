@@ -25,19 +25,19 @@ def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQ
     url = postgres.url.set(password=PASSWORD).render_as_string(hide_password=False)
     server = serve(url)
     authorization = bearer("ann")
-    answers: list[httpx2.Response] = []
+    responses: list[httpx2.Response] = []
 
     def ask_everything() -> None:
         task = {"title": WRITTEN, "description": WRITTEN}
         for method, path in [("POST", ""), ("GET", ""), ("PUT", "/1"), ("GET", "/1")]:
             address = f"{server.url}/api/tasks{path}"
-            answers.append(httpx2.request(method, address, json=task, headers=authorization))
+            responses.append(httpx2.request(method, address, json=task, headers=authorization))
         for body in [b"{", b"\xff", b'{"title": "\\ud800 ' + WRITTEN.encode() + b'"}', b"[" * 9000]:
             headers = authorization | {"Content-Type": "application/json"}
-            answers.append(httpx2.post(f"{server.url}/api/tasks", content=body, headers=headers))
+            responses.append(httpx2.post(f"{server.url}/api/tasks", content=body, headers=headers))
         for token in HOSTILE:
             headers = {"Authorization": f"Bearer {token}"}
-            answers.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
+            responses.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
 
     ask_everything()
     postgres.demote()
@@ -47,15 +47,15 @@ def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQ
     postgres.start()
     server.stop()
 
-    codes = {answer.status_code for answer in answers}
+    codes = {response.status_code for response in responses}
     assert codes == {200, 201, 400, 401, 422, 503}
     secret = actors.SECRET.get_secret_value()
     token = authorization["Authorization"].removeprefix("Bearer ")
     log = server.log.read_text()
     for hidden in (secret, PASSWORD, token, *HOSTILE):
         assert hidden not in log
-        assert all(hidden not in answer.text for answer in answers)
-    failed = [answer.text for answer in answers if answer.status_code >= 400]
+        assert all(hidden not in response.text for response in responses)
+    failed = [response.text for response in responses if response.status_code >= 400]
     for text in [*failed, log]:
         assert WRITTEN not in text
         assert "Traceback" not in text

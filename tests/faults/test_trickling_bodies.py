@@ -8,7 +8,7 @@ import pytest
 from tests.actors import bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import Measured, Serve, with_one_and_two_workers
-from tests.faults.load import Seen, get, load
+from tests.faults.load import Results, get, load
 from tests.faults.postgres import PostgreSQL
 
 SECONDS = 4  # less than the server's limit for a body
@@ -38,21 +38,21 @@ async def _trickle(port: int, user: str, framing: str) -> None:
         writer.close()
 
 
-async def _behave(port: int) -> Seen:
-    async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as seen:
+async def _behave(port: int) -> Results:
+    async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as results:
         await asyncio.sleep(SECONDS)
-    return seen
+    return results
 
 
-async def _behave_beside_others(port: int, framing: str) -> Seen:
+async def _behave_beside_others(port: int, framing: str) -> Results:
     users = ["bob"] * OF_ONE_USER + [f"user-{number}" for number in range(OF_OTHERS)]
     others = [asyncio.create_task(_trickle(port, user, framing)) for user in users]
     await asyncio.sleep(1)
-    seen = await _behave(port)
+    results = await _behave(port)
     for other in others:
         other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    return seen
+    return results
 
 
 def _resident_mebibytes(server: Server) -> float:

@@ -65,10 +65,10 @@ def test_one_of_25_concurrent_requests_with_the_same_key_creates_a_task(ann: Tes
         return response.status_code, response.json()["id"]
 
     with ThreadPoolExecutor(25) as threads:
-        answers = list(threads.map(create, range(25)))
+        responses = list(threads.map(create, range(25)))
 
-    assert sorted(code for code, _ in answers) == [200] * 24 + [201]
-    assert len({id_ for _, id_ in answers}) == 1
+    assert sorted(code for code, _ in responses) == [200] * 24 + [201]
+    assert len({id_ for _, id_ in responses}) == 1
     assert len(ann.get("/api/tasks").json()) == 1
 
 
@@ -134,7 +134,7 @@ def test_one_of_5_concurrent_imports_with_the_same_key_imports(ann: TestClient) 
         return int(response.status_code), response.json()
 
     with ThreadPoolExecutor(5) as threads:
-        answers = sorted(threads.map(send, range(5)), key=str)
+        responses = sorted(threads.map(send, range(5)), key=str)
 
-    assert answers == [(200, {"imported": 500})] * 4 + [(201, {"imported": 500})]
+    assert responses == [(200, {"imported": 500})] * 4 + [(201, {"imported": 500})]
     assert ann.get("/api/tasks").headers["X-Total-Count"] == "500"

@@ -126,12 +126,14 @@ def test_a_body_that_does_not_arrive_is_408(port: int, monkeypatch: pytest.Monke
 
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
-        answer = b"".join(
+        response = b"".join(
             iter(lambda: connection.recv(65536), b"")
         )  # until the connection is closed
 
-    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert answer.endswith(b'{"detail":"The body took longer than 0.2 seconds","status_code":408}')
+    assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert response.endswith(
+        b'{"detail":"The body took longer than 0.2 seconds","status_code":408}'
+    )
 
 
 def test_a_body_that_arrives_in_pieces_is_read_completely(port: int) -> None:

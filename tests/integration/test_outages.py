@@ -179,7 +179,7 @@ def test_a_host_without_an_address_is_503_and_named(
 
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.get("/api/tasks").status_code == 503
-    assert reasons() == ["No address is known of nonexistent.invalid"]
+    assert reasons() == ["Cannot resolve nonexistent.invalid"]
 
 
 def test_a_hostaddr_is_not_looked_up(wire: Wire) -> None:
@@ -243,11 +243,11 @@ def test_a_request_that_gets_no_connection_is_503_in_time(
     app = create_app(settings_for(wire.url))
 
     with TestClient(app, headers=bearer("ann")) as ann, ThreadPoolExecutor(2) as pool:
-        answers = [answer.json() for answer in pool.map(ann.get, ["/api/tasks"] * 2)]
+        responses = [response.json() for response in pool.map(ann.get, ["/api/tasks"] * 2)]
         locked.rollback()
-        codes = [answer.status_code for answer in pool.map(ann.get, ["/api/tasks"] * 8)]
+        codes = [response.status_code for response in pool.map(ann.get, ["/api/tasks"] * 8)]
 
-    assert [answer["detail"] for answer in answers] == [
+    assert [response["detail"] for response in responses] == [
         "The database is not available; try again"
     ] * 2
     assert codes == [200] * 8
@@ -338,7 +338,7 @@ def test_the_time_limit_applies_to_plain_psycopg2_connections_too(postgresql_url
     with (
         engine.connect() as connection,
         driver.time_limit(0),
-        pytest.raises(OperationalError, match="does not answer in time"),
+        pytest.raises(OperationalError, match="did not respond in time"),
     ):
         connection.exec_driver_sql("SELECT pg_sleep(1)")
 
@@ -434,8 +434,8 @@ def test_read_only_sqlite_connections_are_dropped(sqlite_url: URL) -> None:
         return query_only(connection)
 
     async def ask_two(ask: Callable[[Connection], object]) -> list[object]:
-        answers = [_run(app.state.database, ask) for _ in range(2)]
-        return list(await asyncio.gather(*answers))
+        responses = [_run(app.state.database, ask) for _ in range(2)]
+        return list(await asyncio.gather(*responses))
 
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.portal is not None

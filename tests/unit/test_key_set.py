@@ -205,7 +205,7 @@ def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
             try:
                 await verifier.verify(signer.token(server.claims()))
             except InvalidTokenError as error:
-                assert str(error) == "Token is signed with another algorithm than its key's"  # noqa: PT017  # the other algorithms are accepted
+                assert str(error) == "Token is signed with an algorithm that its key does not allow"  # noqa: PT017  # the other algorithms are accepted
             else:
                 names.append(algorithm)
         return names
@@ -435,7 +435,7 @@ def test_cached_keys_keep_working_when_the_server_misbehaves(
         for number in range(3):
             await verifier.verify(ED.token(server.claims(jti=number)))
             await _fetched(verifier, server, times=number + 2)
-        with pytest.raises(InvalidTokenError, match="key that is not known"):
+        with pytest.raises(InvalidTokenError, match="unknown key"):
             await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
 
     _run(scenario, verifier)
@@ -572,7 +572,7 @@ def test_a_byte_order_mark_before_the_key_set_is_ignored(
 def test_an_empty_key_set_is_valid(server: AuthServer, verifier: TokenVerifier) -> None:
     server.members = []
 
-    with pytest.raises(InvalidTokenError, match="key that is not known"):
+    with pytest.raises(InvalidTokenError, match="unknown key"):
         run(verifier.verify(ED.token(server.claims())))
 
 
@@ -739,7 +739,7 @@ def test_the_cache_of_accepted_tokens_is_bounded(
 
 
 @pytest.mark.parametrize(
-    ("kid", "refusal"), [("k2", "key that is not known"), ("k1", "signature is not valid")]
+    ("kid", "refusal"), [("k2", "unknown key"), ("k1", "signature is not valid")]
 )
 def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
     server: AuthServer,

@@ -17,7 +17,7 @@ from gate import Headers
 from tests.actors import served
 
 NOT_HTTP = {"detail": "Invalid HTTP request received.", "status_code": 400}
-TOO_LARGE = {"detail": "The head is larger than 65536 bytes", "status_code": 400}
+TOO_LARGE = {"detail": "The request headers are larger than 65536 bytes", "status_code": 400}
 
 app = FastAPI()
 
@@ -48,12 +48,12 @@ def _converse(port: int, *parts: bytes) -> bytes:
 
 
 def test_a_response_keeps_the_headers_that_it_sets_itself(port: int) -> None:
-    answer = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
+    response = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
 
-    assert answer.count(b"cache-control: ") == 1
-    assert b"cache-control: max-age=60\r\n" in answer
-    assert b"vary: origin\r\n" in answer
-    assert b"x-content-type-options: nosniff\r\n" in answer
+    assert response.count(b"cache-control: ") == 1
+    assert b"cache-control: max-age=60\r\n" in response
+    assert b"vary: origin\r\n" in response
+    assert b"x-content-type-options: nosniff\r\n" in response
 
 
 def test_one_connection_serves_many_requests(port: int) -> None:
@@ -87,7 +87,7 @@ def test_refused_request_headers_get_the_standard_error_body(
 
 
 @pytest.mark.parametrize(
-    ("begun", "answers"),
+    ("begun", "responses"),
     [
         (b"", 0),
         (b"GET /own HTT", 0),
@@ -95,11 +95,11 @@ def test_refused_request_headers_get_the_standard_error_body(
     ],
 )
 def test_incomplete_request_headers_close_the_connection(
-    port: int, begun: bytes, answers: int, monkeypatch: pytest.MonkeyPatch
+    port: int, begun: bytes, responses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
 
-    assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == answers
+    assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == responses
 
 
 def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
@@ -117,11 +117,11 @@ def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
         while _takes_connections(port):
             time.sleep(0.01)
         connection.sendall(request)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
+        response = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
         ending.result()
 
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"\r\nconnection: close" in answer
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close" in response
 
 
 def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() -> None:
@@ -136,14 +136,14 @@ def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() ->
         listener = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await reader.read()  # to the connection's end
+        response = await reader.read()  # to the connection's end
         writer.close()
-        return answer
+        return response
 
-    answer = asyncio.run(scenario())
+    response = asyncio.run(scenario())
 
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"\r\nconnection: close" in answer
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close" in response
 
 
 def _takes_connections(port: int) -> bool:

@@ -52,10 +52,10 @@ async def _answer(request: bytes) -> tuple[list[bytes], bool]:
 def test_headers_and_body_are_sent_in_one_write(connection: bytes, closes: bool) -> None:  # noqa: FBT001
     request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n"
 
-    (answer,), closed = asyncio.run(_answer(request))
+    (response,), closed = asyncio.run(_answer(request))
 
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert answer.endswith(b"\r\n\r\nwhole")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\nwhole")
     assert closed is closes
 
 
@@ -71,10 +71,10 @@ def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            answer = await reader.read()  # until the connection is closed
+            response = await reader.read()  # until the connection is closed
         writer.close()
         listener.close()
-        return answer
+        return response
 
     assert asyncio.run(ask()).startswith(b"HTTP/1.1 204 No Content\r\n")
 
