@@ -148,7 +148,7 @@ class WatchedConnection(Psycopg2Connection):
 
 def _in_handler() -> bool:
     """Return whether this code runs in a handler's greenlet, where it can yield to the loop."""
-    # Check for the loop first: greenlet keeps state for every thread that asks about greenlets.
+    # Check for the loop first: greenlet keeps state for every thread that calls it.
     return _running_loop() is not None and in_greenlet()
 
 

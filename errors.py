@@ -29,7 +29,7 @@ FIELD_MAX_CHARS = 100
 
 SEND_JSON = "Send a JSON object, with Content-Type: application/json"
 NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
-PATH_SHOWN_CHARS = 200
+SUGGESTION_MAX_CHARS = 200
 
 
 class ErrorBody(BaseModel):
@@ -125,9 +125,9 @@ async def _handle_http_exception(request: Request, error: HTTPException) -> JSON
         # RFC 9110, 15.5.6. Starlette lists only the methods of one route.
         headers["Allow"] = ", ".join(sorted(paths.methods(path)))
     elif not paths.methods(path) and (similar := paths.similar(path)):
-        meant = quote(prefix_of(request.scope) + similar)
-        if len(meant) <= PATH_SHOWN_CHARS:  # a user id in it may have any length
-            detail = f"{detail}; did you mean {meant}?"
+        suggestion = quote(prefix_of(request.scope) + similar)
+        if len(suggestion) <= SUGGESTION_MAX_CHARS:  # a user id in it may have any length
+            detail = f"{detail}; did you mean {suggestion}?"
     return error_response(error.status_code, detail, headers=headers)
 
 

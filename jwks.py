@@ -33,7 +33,7 @@ KEY_SET_HINT = (
     "Check BETTER_AUTH_URL (add Better Auth's basePath if it is not /api/auth), "
     "or set JWKS_URL to the URL of the key set"
 )
-IGNORED_SHOWN_CHARS = 500
+IGNORED_MAX_CHARS = 500
 RSA_MIN_BITS = 2048  # RFC 7518, 3.3
 # OpenSSL's limits. A long exponent makes verification slow.
 RSA_MAX_BITS = 16384
@@ -182,13 +182,13 @@ class KeySet:
 
     async def _fetch_and_replace(self) -> None:
         try:
-            keys, ignored = _usable_keys(_members(await _download(self._url)))
+            keys, ignored = _parse_members(_read_members(await _download(self._url)))
         except (httpx2.HTTPError, TimeoutError, ValueError) as error:
             self._report(f"No key set from {self.name}: {str(error) or type(error).__name__}")
         else:
             self._keys = {
-                kid: {name: self._cached_or(key) for name, key in of_kid.items()}
-                for kid, of_kid in keys.items()
+                kid: {name: self._cached_or(key) for name, key in by_algorithm.items()}
+                for kid, by_algorithm in keys.items()
             }
             self._has_keys = True
             self._fresh_until = time.monotonic() + FRESH_SECONDS
@@ -261,7 +261,7 @@ async def _download(url: str) -> bytes:
     return body
 
 
-def _members(body: bytes) -> list[object]:
+def _read_members(body: bytes) -> list[object]:
     try:
         # UTF-8 only (RFC 8259, 8.1): json.loads would also guess UTF-16 and UTF-32 from bytes.
         document = json.loads(body.decode("utf-8-sig"), parse_constant=refuse_constant)
@@ -278,7 +278,9 @@ def refuse_constant(name: str) -> Never:
     raise ValueError(f"{name} is not JSON")
 
 
-def _usable_keys(members: list[object]) -> tuple[dict[str, dict[str, VerificationKey]], str | None]:
+def _parse_members(
+    members: list[object],
+) -> tuple[dict[str, dict[str, VerificationKey]], str | None]:
     """Return the usable keys by `kid` and algorithm, and why others are ignored (RFC 7517, 5).
 
     Members may share a `kid` if their types or algorithms differ (RFC 7517, 4.5). Of two members
@@ -288,17 +290,17 @@ def _usable_keys(members: list[object]) -> tuple[dict[str, dict[str, Verificatio
     ignored: list[str] = []
     for number, member in enumerate(members, 1):
         try:
-            usable = _usable(member)
+            usable = _parse_member(member)
         except Exception as error:  # noqa: BLE001  # the libraries raise many types
             reason = str(error) if isinstance(error, ValueError) else type(error).__name__
             ignored.append(f"number {number}: {reason}")
         else:
             for key in usable:
                 keys.setdefault(key.kid, {}).setdefault(key.algorithm, key)
-    return keys, "; ".join(ignored)[:IGNORED_SHOWN_CHARS] or None
+    return keys, "; ".join(ignored)[:IGNORED_MAX_CHARS] or None
 
 
-def _usable(member: object) -> list[VerificationKey]:
+def _parse_member(member: object) -> list[VerificationKey]:
     """Return the member's key for each algorithm that it allows.
 
     Raises:

@@ -35,10 +35,10 @@ PORT_MAX = 65535
 # uvicorn's exit code for a worker that cannot start. After any other, it keeps restarting workers.
 STARTUP_FAILURE = 3
 
-NO_DATABASE_URL = "is not a URL such as postgresql://user:password@host/name"
-NO_DATABASE = "must begin with postgresql:// or with sqlite:/// and the path of a file"
-NO_SERVER_URL = "is not a URL such as https://app.example.com"
-NO_ORIGINS = (
+INVALID_DATABASE_URL = "is not a URL such as postgresql://user:password@host/name"
+UNSUPPORTED_DATABASE = "must begin with postgresql:// or with sqlite:/// and the path of a file"
+INVALID_URL = "is not a URL such as https://app.example.com"
+INVALID_ORIGINS = (
     "must be origins such as https://app.example.com, separated by commas, "
     "without quotes or brackets"
 )
@@ -46,7 +46,7 @@ NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
-NO_SERVER = "must not contain @: user names and passwords are not allowed in it"
+HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
 
 
 def _clean(text: object) -> object:
@@ -77,11 +77,11 @@ def _parse_database_url(text: object) -> URL:
     """Parse a libpq URI or a SQLAlchemy URL. The only PostgreSQL driver is psycopg2."""
     scheme, separator, rest = str(text).partition("://")
     if not separator:
-        raise ValueError(NO_DATABASE_URL)
+        raise ValueError(INVALID_DATABASE_URL)
     if scheme == "sqlite":
         return _parse_sqlite_url(str(text))
     if scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError(NO_DATABASE)
+        raise ValueError(UNSUPPORTED_DATABASE)
     _refuse_unencoded(str(text))
     return _sqlalchemy_url(_libpq_parameters(rest))
 
@@ -90,9 +90,9 @@ def _parse_sqlite_url(text: str) -> URL:
     try:
         url = make_url(text)
         url.get_dialect()().create_connect_args(url)
-        problem = NO_DATABASE if url.database in {None, "", ":memory:"} else None
+        problem = UNSUPPORTED_DATABASE if url.database in {None, "", ":memory:"} else None
     except ArgumentError:  # its message repeats the URL
-        problem = NO_DATABASE
+        problem = UNSUPPORTED_DATABASE
     except ValueError:
         problem = "has a value that SQLite cannot use"
     if problem is not None:
@@ -109,7 +109,7 @@ def _libpq_parameters(rest: str) -> dict[str, str]:
     except (ProgrammingError, ValueError):
         parameters = None
     if parameters is None:
-        raise ValueError(_problem_of(query))
+        raise ValueError(_libpq_problem(query))
     hosts = [value.partition(":") for name, value in options if name == "host"]
     if len(hosts) > 1:  # SQLAlchemy's form: host=h1:5432&host=h2:5432
         parameters["host"] = ",".join(host for host, _, _ in hosts)
@@ -117,7 +117,7 @@ def _libpq_parameters(rest: str) -> dict[str, str]:
     return parameters
 
 
-def _problem_of(query: str) -> str:
+def _libpq_problem(query: str) -> str:
     """Name the option that libpq does not know, unless its name may be part of a password."""
     if re.search("pass|secret", query, re.IGNORECASE):
         return "cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
@@ -126,7 +126,7 @@ def _problem_of(query: str) -> str:
             parse_dsn(f"postgresql://?{quote(name)}=1")
         except ProgrammingError:
             return f"has an option that PostgreSQL's libpq does not know: {name}"
-    return NO_DATABASE_URL
+    return INVALID_DATABASE_URL
 
 
 def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
@@ -136,7 +136,7 @@ def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
         or not all(_is_port(port) for port in ports)
         or not (hosts == [""] or all(_is_host(host) for host in hosts))
     ):
-        raise ValueError(NO_DATABASE_URL)
+        raise ValueError(INVALID_DATABASE_URL)
     url = URL.create(
         "postgresql+psycopg2",
         parameters.pop("user", None),
@@ -178,7 +178,7 @@ def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
 
 def _parse_server_url(text: str) -> str:
     if "?" in text:
-        raise ValueError(NO_SERVER_URL)
+        raise ValueError(INVALID_URL)
     return str(_parse_http_url(text)).rstrip("/")
 
 
@@ -189,7 +189,7 @@ def _parse_key_set_url(text: str) -> str:
 def _parse_http_url(text: str) -> Url:
     """Parse a URL as browsers do (WHATWG's URL standard)."""
     if "@" in text:
-        raise ValueError(NO_SERVER)
+        raise ValueError(HAS_CREDENTIALS)
     try:
         url = Url(text)
     except ValueError:
@@ -202,7 +202,7 @@ def _parse_http_url(text: str) -> Url:
         or url.port == 0
         or "#" in text
     ):
-        raise ValueError(NO_SERVER_URL)
+        raise ValueError(INVALID_URL)
     return url
 
 
@@ -231,7 +231,7 @@ def _parse_origin(text: str) -> str:
     try:
         return _origin(Url(_parse_server_url(text)))
     except ValueError as error:
-        raise ValueError(NO_SERVER if "@" in text else NO_ORIGINS) from error
+        raise ValueError(HAS_CREDENTIALS if "@" in text else INVALID_ORIGINS) from error
 
 
 class Rate(NamedTuple):

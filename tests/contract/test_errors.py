@@ -55,7 +55,7 @@ def _allowed(path: str) -> set[str]:
     return methods | ({"HEAD"} if "GET" in methods else set())
 
 
-def _named_in(response: httpx2.Response) -> set[str]:
+def _allow_of(response: httpx2.Response) -> set[str]:
     return set(response.headers["Allow"].split(", "))
 
 
@@ -67,7 +67,7 @@ def test_a_405_lists_every_method_of_the_path(
     response = anonymous.request(method, path.format(user_id="ann", task_id=1))
 
     assert response.status_code == 405
-    assert _named_in(response) == _allowed(path)
+    assert _allow_of(response) == _allowed(path)
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ def test_a_405_of_a_page_lists_its_methods(anonymous: TestClient, path: str) -> 
     response = anonymous.post(path)
 
     assert response.status_code == 405
-    assert _named_in(response) == {"GET", "HEAD"}
+    assert _allow_of(response) == {"GET", "HEAD"}
 
 
-BESIDE_IDS = [
+FIXED_NAMES = [
     path for path in OPENAPI["paths"] if re.fullmatch(r"/api/(\{user_id\}/)?tasks/[a-z]+", path)
 ]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", BESIDE_IDS)
+@pytest.mark.parametrize("path", FIXED_NAMES)
 def test_a_fixed_name_is_not_an_id(anonymous: TestClient, path: str, method: str) -> None:
     response = anonymous.request(method, path.format(user_id="ann"))
 
@@ -94,11 +94,11 @@ def test_a_fixed_name_is_not_an_id(anonymous: TestClient, path: str, method: str
         assert response.status_code == 401
     else:
         assert response.status_code == 405
-        assert _named_in(response) == _allowed(path)
+        assert _allow_of(response) == _allowed(path)
 
 
 def test_the_fixed_names_are_found_in_the_contract() -> None:
-    assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(BESIDE_IDS)
+    assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(FIXED_NAMES)
 
 
 @pytest.mark.parametrize("method", ["POST", "BREW"])
@@ -106,7 +106,7 @@ def test_a_task_id_named_tasks_is_a_task_id(ann: TestClient, method: str) -> Non
     response = ann.request(method, "/api/tasks/tasks", json={"title": "x"})
 
     assert response.status_code == 405
-    assert _named_in(response) == _allowed("/api/tasks/{task_id}")
+    assert _allow_of(response) == _allowed("/api/tasks/{task_id}")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -132,11 +132,14 @@ def test_a_404_suggests_the_path_without_extra_slashes(
     response = anonymous.request(method, url)
 
     assert response.status_code == 404
-    meant = similar.format(user_id="ann", task_id=1)
-    assert response.json() == {"detail": f"Not Found; did you mean {meant}?", "status_code": 404}
+    suggestion = similar.format(user_id="ann", task_id=1)
+    assert response.json() == {
+        "detail": f"Not Found; did you mean {suggestion}?",
+        "status_code": 404,
+    }
 
 
-OPERATIONS_THAT_CAN_FAIL = pytest.mark.parametrize(
+every_database_operation = pytest.mark.parametrize(
     "operation",
     [o for o in OPERATIONS if o.documented["operationId"] not in {"health", "read_me"}],
     ids=name_of,
@@ -152,7 +155,7 @@ def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
 
 
-@OPERATIONS_THAT_CAN_FAIL
+@every_database_operation
 def test_an_unexpected_exception_is_500_without_details(
     ann: TestClient, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +180,7 @@ def test_an_unexpected_exception_reaches_the_server(
             client.get("/api/tasks")
 
 
-@OPERATIONS_THAT_CAN_FAIL
+@every_database_operation
 @pytest.mark.parametrize(
     ("error", "cause"),
     [

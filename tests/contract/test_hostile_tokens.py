@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.auth_server import ALGORITHMS, AuthServer, SigningKey, auth_server
-from tests.hostile_tokens import GOOD, HS256, of_key_set
+from tests.hostile_tokens import HS256, VALID_TOKEN, of_key_set
 
 REFUSAL_LIMIT_SECONDS = 0.05  # CPU time
 
@@ -48,7 +48,7 @@ def test_every_hostile_token_is_401_and_cheap_to_refuse(
     client: TestClient, server: AuthServer, algorithm: str
 ) -> None:
     if algorithm == "HS256":
-        good, hostile = GOOD, HS256
+        good, hostile = VALID_TOKEN, HS256
     else:
         key = SigningKey(algorithm)
         server.members = [key.member]
@@ -78,7 +78,7 @@ def test_tokens_of_both_kinds_are_accepted_by_one_app(
     keys = [SigningKey(algorithm, algorithm) for algorithm in ALGORITHMS]
     server.members = [key.member for key in keys]
 
-    for token in [GOOD, *(key.token(server.claims()) for key in keys)]:
+    for token in [VALID_TOKEN, *(key.token(server.claims()) for key in keys)]:
         assert _get(client, token)[0] == 200
 
 
@@ -106,7 +106,7 @@ def test_an_unavailable_auth_server_is_503_if_no_keys_are_cached(
 
 KEY = SigningKey("EdDSA")
 SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
-URL_OF_NONE = "http://127.0.0.1:9"
+UNUSED_URL = "http://127.0.0.1:9"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ URL_OF_NONE = "http://127.0.0.1:9"
             "Token is signed with EdDSA, but BETTER_AUTH_URL is not set",
         ),
         (
-            {"better_auth_secret": None, "better_auth_url": URL_OF_NONE},
-            GOOD,
+            {"better_auth_secret": None, "better_auth_url": UNUSED_URL},
+            VALID_TOKEN,
             "Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
         ),
         (

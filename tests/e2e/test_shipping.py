@@ -30,8 +30,8 @@ from tests.e2e.test_better_auth import SignedUp
 LIMIT_SECONDS = 60
 # Without these capabilities, file modes apply to root too. Root keeps the right to search
 # directories, because the PostgreSQL of the tests has its socket in a directory of another user.
-ROOTS_LIMITS = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
-UNPRIVILEGED = ROOTS_LIMITS if os.geteuid() == 0 else []
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
+UNPRIVILEGED = WITHOUT_CAPABILITIES if os.geteuid() == 0 else []
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]

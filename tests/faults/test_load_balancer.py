@@ -94,42 +94,42 @@ class Worker:
     def __init__(self, http: httpx2.Client, name: str) -> None:
         self._http = http
         self._name = name
-        self.asked = 0
+        self.requests = 0
         # By title: the last confirmed description and status, or None if deleted.
         self.acknowledged: dict[str, tuple[str | None, str] | None] = {}
 
-    def work(self, rounds: threading.Semaphore, enough: threading.Event) -> None:
+    def work(self, rounds: threading.Semaphore, done: threading.Event) -> None:
         number = 0
-        while not enough.is_set():
-            self._go_round(f"{self._name} {number}", delete=number % 3 == 0)
+        while not done.is_set():
+            self._run_round(f"{self._name} {number}", delete=number % 3 == 0)
             number += 1
             rounds.release()
 
-    def _go_round(self, title: str, *, delete: bool) -> None:
+    def _run_round(self, title: str, *, delete: bool) -> None:
         # HAProxy also retries POST with a key, and then the status is 200.
         key = {"Idempotency-Key": str(uuid4())}
-        created = self._ask("POST", "", {200, 201}, json={"title": title}, headers=key)
+        created = self._request("POST", "", {200, 201}, json={"title": title}, headers=key)
         self.acknowledged[title] = (None, "pending")
         path = f"/{created.json()['id']}"
-        self._ask("PUT", path, json={"description": title})
+        self._request("PUT", path, json={"description": title})
         self.acknowledged[title] = (title, "pending")
-        self._ask("PATCH", f"{path}/complete")
+        self._request("PATCH", f"{path}/complete")
         self.acknowledged[title] = (title, "completed")
-        assert self._ask("GET", path).json()["status"] == "completed"
-        self._ask("GET", "?limit=3")
+        assert self._request("GET", path).json()["status"] == "completed"
+        self._request("GET", "?limit=3")
         if delete:
             # If HAProxy retries, the second response is 404, since the task is deleted.
-            self._ask("DELETE", path, {204, 404})
+            self._request("DELETE", path, {204, 404})
             self.acknowledged[title] = None
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
         good: Collection[int] = (200,),
         **others: Any,  # noqa: ANN401  # arguments of httpx2
     ) -> httpx2.Response:
-        self.asked += 1
+        self.requests += 1
         response = self._http.request(method, f"/api/tasks{path}", **others)
         assert response.status_code in good, f"{method} {path}: {response.text}"
         return response
@@ -138,7 +138,7 @@ class Worker:
         """Return the user's tasks as the service has stored them, by title."""
         tasks: defaultdict[str, list[tuple[str | None, str]]] = defaultdict(list)
         offset = 0
-        while page := self._ask("GET", f"?limit={PAGE}&offset={offset}").json():
+        while page := self._request("GET", f"?limit={PAGE}&offset={offset}").json():
             offset += PAGE
             for task in page:
                 tasks[task["title"]].append((task["description"], task["status"]))
@@ -163,13 +163,13 @@ def workers(balancer: Server) -> Iterator[list[Worker]]:
 def test_killing_a_copy_under_load_fails_no_request_and_loses_no_write(
     balancer: Server, copies: list[Server], workers: list[Worker]
 ) -> None:
-    rounds, enough = threading.Semaphore(0), threading.Event()
+    rounds, done = threading.Semaphore(0), threading.Event()
     with ThreadPoolExecutor(USERS) as pool:
-        working = [pool.submit(worker.work, rounds, enough) for worker in workers]
+        working = [pool.submit(worker.work, rounds, done) for worker in workers]
         _wait_for(ROUNDS_BEFORE, rounds)
         copies[0].process.kill()
         _wait_for(ROUNDS_AFTER, rounds)
-        enough.set()
+        done.set()
 
     assert [work.exception() for work in working] == [None] * USERS
     for worker in workers:
@@ -179,10 +179,10 @@ def test_killing_a_copy_under_load_fails_no_request_and_loses_no_write(
         assert stored == kept or not POST_TAKES_A_KEY
     # HAProxy noticed the failure, retried on the other copy (`+`), and never gave up.
     logged = balancer.log.read_text()
-    asked_again = re.findall(r" \d+/\d+/\d+/\d+/\+\d+ ", logged)
-    asked = sum(worker.asked for worker in workers)
-    print(f"{asked} requests, {len(asked_again)} of them asked again of the other copy")
-    assert asked_again
+    retried = re.findall(r" \d+/\d+/\d+/\d+/\+\d+ ", logged)
+    requests = sum(worker.requests for worker in workers)
+    print(f"{requests} requests, {len(retried)} of them retried on the other copy")
+    assert retried
 
 
 def _wait_for(count: int, rounds: threading.Semaphore) -> None:

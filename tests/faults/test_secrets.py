@@ -8,12 +8,12 @@ from tests import actors
 from tests.actors import bearer
 from tests.faults.conftest import Serve
 from tests.faults.postgres import PostgreSQL
-from tests.hostile_tokens import GOOD, hs256
+from tests.hostile_tokens import VALID_TOKEN, hs256
 
 PASSWORD = "a-passw0rd-that-nobody-may-see"
 WRITTEN = "what-a-user-wrote"
 HOSTILE = [
-    GOOD[:-1],
+    VALID_TOKEN[:-1],
     hs256({"sub": "ann", "exp": 1}),
     hs256({"sub": WRITTEN}),
     "a-session-token.of-two-segments",

@@ -14,7 +14,7 @@ from tests.actors import bearer, served
 from tests.contract.operations import OPENAPI
 
 # Headers that differ between two responses to the same request.
-OF_ONE_ANSWER = {"date", "x-request-id"}
+VARYING_HEADERS = {"date", "x-request-id"}
 
 PATHS = [
     *(path for path, methods in OPENAPI["paths"].items() if "get" in methods),
@@ -36,7 +36,7 @@ def send(app: FastAPI) -> Iterator[Send]:
             connection.request(method, path, headers=bearer("ann") | headers)
             response = connection.getresponse()
             shown = {name.lower(): value for name, value in response.getheaders()}
-            for name in OF_ONE_ANSWER:
+            for name in VARYING_HEADERS:
                 del shown[name]
             return response.status, shown, response.read()
 

@@ -72,19 +72,19 @@ def test_a_finished_request_makes_room_for_the_next(
 
 
 @pytest.mark.parametrize(
-    ("refused_at", "answered_at"),
+    ("refused_at", "accepted_at"),
     [
         ([0.4, 0.6], 0.6 + overload.CALM_SECONDS + 0.1),
         ([number / 5 for number in range(2, 50)], overload.OVERLOADED_SECONDS + 0.1),
     ],
-    ids=["nobody was refused for a while", "it has lasted long"],
+    ids=["no refusals for a while", "overloaded for long"],
 )
 def test_the_limit_is_lowered_when_refusals_last_longer_than_a_burst(
     ann: TestClient,
     anns_task: str,
     monkeypatch: pytest.MonkeyPatch,
     refused_at: list[float],
-    answered_at: float,
+    accepted_at: float,
 ) -> None:
     def code_at(moment: float) -> int:
         monkeypatch.setattr(overload, "monotonic", lambda: moment)
@@ -100,7 +100,7 @@ def test_the_limit_is_lowered_when_refusals_last_longer_than_a_burst(
     assert code_at(overload.BURST_SECONDS) == 503
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
     assert {code_at(moment) for moment in refused_at} == {503}
-    assert code_at(answered_at) == 200
+    assert code_at(accepted_at) == 200
 
 
 def test_a_short_burst_does_not_lower_the_limit(

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 STALE = {"detail": "The task has another version by now", "status_code": 412}
-WAYS: list[tuple[str, str, dict[str, str] | None]] = [
+CHANGES: list[tuple[str, str, dict[str, str] | None]] = [
     ("PUT", "", {"title": "new"}),
     ("PATCH", "", {"title": "new"}),
     ("PATCH", "", {}),
@@ -30,7 +30,7 @@ def test_the_etag_is_the_version(ann: TestClient) -> None:
     assert ann.get(one).headers["ETag"] == '"4"'
 
 
-HOLDING = [
+MET = [
     {"If-Match": '"1"'},
     {"If-Match": "*"},
     {"If-Match": '"7", "1"'},
@@ -45,7 +45,7 @@ HOLDING = [
     {"If-None-Match": '"2"'},
     {"If-Match": '"1"', "If-None-Match": '"2"'},
 ]
-FAILING = [
+NOT_MET = [
     {"If-Match": '"2"'},
     {"If-Match": 'W/"2"'},
     {"If-Match": '"2-gzip"'},
@@ -64,7 +64,7 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize("headers", HOLDING)
+@pytest.mark.parametrize("headers", MET)
 def test_a_change_is_made_if_the_preconditions_are_met(
     ann: TestClient, anns_task: str, headers: dict[str, str]
 ) -> None:
@@ -78,8 +78,8 @@ def test_no_change_is_made_if_the_preconditions_are_not_met(
 ) -> None:
     before = ann.get(anns_task).json()
 
-    for headers in FAILING:
-        for method, suffix, body in WAYS:
+    for headers in NOT_MET:
+        for method, suffix, body in CHANGES:
             response = ann.request(method, anns_task + suffix, json=body, headers=headers)
             assert (response.status_code, response.json()) == (412, STALE)
 
@@ -87,8 +87,8 @@ def test_no_change_is_made_if_the_preconditions_are_not_met(
 
 
 def test_preconditions_do_not_reveal_another_users_task(bob: TestClient, anns_task: str) -> None:
-    for headers in HOLDING + FAILING:
-        for method, suffix, body in WAYS:
+    for headers in MET + NOT_MET:
+        for method, suffix, body in CHANGES:
             response = bob.request(method, anns_task + suffix, json=body, headers=headers)
             assert response.status_code == 404
 

@@ -15,7 +15,7 @@ from tests.contract.operations import OPERATIONS
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
 # Paths outside the contract.
-CODES_OF_EVERY_APP = {"405", "500"}
+COMMON_STATUS_CODES = {"405", "500"}
 
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
@@ -102,7 +102,7 @@ def test_every_status_code_of_the_contract_is_in_the_readme() -> None:
     rows = {code for codes, _ in _table("Status codes") for code in codes.split(", ")}
     documented = {code for _, _, operation in OPERATIONS for code in operation["responses"]}
 
-    assert rows == documented | CODES_OF_EVERY_APP
+    assert rows == documented | COMMON_STATUS_CODES
 
 
 @every_document

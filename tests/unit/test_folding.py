@@ -4,7 +4,7 @@ import pytest
 
 from models import folded
 
-ALIKE = [
+EQUAL_WORDS = [
     ["istanbul", "ISTANBUL", "İstanbul", "İSTANBUL", "ıstanbul", "I\N{COMBINING DOT ABOVE}stanbul"],
     ["kapı", "KAPI", "kapi"],
     ["Straße", "STRASSE", "STRAẞE", "strasse"],
@@ -19,7 +19,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("words", ALIKE, ids=lambda words: str(words[0]))
+@pytest.mark.parametrize("words", EQUAL_WORDS, ids=lambda words: str(words[0]))
 def test_words_that_differ_only_in_case_are_equal(words: list[str]) -> None:
     assert {folded(word) for word in words} == {folded(words[0])}
 
@@ -29,6 +29,6 @@ def test_accents_are_significant(one: str, other: str) -> None:
     assert folded(one) != folded(other)
 
 
-@pytest.mark.parametrize("word", [word for words in ALIKE for word in words])
+@pytest.mark.parametrize("word", [word for words in EQUAL_WORDS for word in words])
 def test_folding_is_idempotent(word: str) -> None:
     assert folded(folded(word)) == folded(word)

@@ -52,15 +52,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.fixture
-def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def make_stale(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Make the cached key set stale, and all later ones as soon as they are fetched."""
 
-    def age() -> None:
+    def make_stale() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
         monkeypatch.setattr(jwks, "UNKNOWN_KID_SECONDS", 0)
         _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # simulates that five minutes have passed
 
-    return age
+    return make_stale
 
 
 def _key_set(verifier: TokenVerifier) -> KeySet:
@@ -79,7 +79,7 @@ def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerif
     run(whole())
 
 
-async def _fetched(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
+async def _wait_for_fetch(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
     """Wait until a background fetch is done."""
     async with asyncio.timeout(10):
         while server.fetches < times or _key_set(verifier)._fetch is not None:  # noqa: SLF001, ASYNC110
@@ -180,7 +180,7 @@ def _without_alg(algorithm: str) -> dict[str, Any]:
 
 
 # The algorithms that the type and the curve of a key allow.
-ALLOWED = {
+ALLOWED_ALGORITHMS = {
     "EdDSA": ["EdDSA", "Ed25519"],
     "Ed25519": ["EdDSA", "Ed25519"],
     "ES256": ["ES256"],
@@ -201,7 +201,11 @@ def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
     async def accepted() -> list[str]:
         names = []
         for algorithm in ALGORITHMS:
-            signer = key.signing(algorithm) if algorithm in ALLOWED[of_key] else KEYS[algorithm]
+            signer = (
+                key.signing(algorithm)
+                if algorithm in ALLOWED_ALGORITHMS[of_key]
+                else KEYS[algorithm]
+            )
             try:
                 await verifier.verify(signer.token(server.claims()))
             except InvalidTokenError as error:
@@ -210,7 +214,7 @@ def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
                 names.append(algorithm)
         return names
 
-    assert run(accepted()) == ALLOWED[of_key]
+    assert run(accepted()) == ALLOWED_ALGORITHMS[of_key]
 
 
 @pytest.mark.parametrize("of_key", ALGORITHMS)
@@ -219,7 +223,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
 ) -> None:
     server.members = [_without_alg(of_key)]
     hostile = of_key_set(KEYS[of_key], server.claims(), f"{server.url}/canary")
-    others = set(ALLOWED[of_key]) - {of_key}
+    others = set(ALLOWED_ALGORITHMS[of_key]) - {of_key}
 
     async def accepted() -> list[str]:
         names = []
@@ -283,7 +287,7 @@ def test_a_token_without_kid_is_refused_even_if_there_is_one_key(
         run(verifier.verify(token))
 
 
-UNUSABLE: dict[str, Any] = {
+UNUSABLE_KEYS: dict[str, Any] = {
     "null": None,
     "text": "key",
     "number": 1,
@@ -337,7 +341,7 @@ UNUSABLE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE.items()])
+@pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE_KEYS.items()])
 def test_an_unusable_key_is_ignored(
     server: AuthServer, verifier: TokenVerifier, member: object
 ) -> None:
@@ -371,7 +375,7 @@ def test_unknown_members_of_a_key_are_ignored(
 
 
 DOCUMENT = json.dumps({"keys": [ED.member]})
-SOON = {"FETCH_TIMEOUT_SECONDS": 1.0}
+SHORT_TIMEOUT = {"FETCH_TIMEOUT_SECONDS": 1.0}
 
 # How the server misbehaves, and constants of jwks that make its test fast.
 MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
@@ -384,8 +388,8 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     ),
     "large": ({"body": DOCUMENT.encode() + b" " * jwks.KEY_SET_MAX_BYTES}, {}),
     "deep": ({"body": b"[" * 50_000}, {}),
-    "slow": ({"delay_seconds": 2}, SOON),
-    "dripping": ({"pause_seconds": 0.05}, SOON),
+    "slow": ({"delay_seconds": 2}, SHORT_TIMEOUT),
+    "dripping": ({"pause_seconds": 0.05}, SHORT_TIMEOUT),
     "cut off": ({"headers": {"Content-Length": str(len(DOCUMENT) + 1)}}, {}),
     **{
         encoding: ({"body": DOCUMENT.encode(encoding)}, {})
@@ -401,40 +405,40 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
 }
 
 
-def _misbehave(server: AuthServer, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    attributes, constants = MISBEHAVIORS[how]
+def _misbehave(server: AuthServer, misbehavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes, constants = MISBEHAVIORS[misbehavior]
     for name, value in attributes.items():
         setattr(server, name, value)
     for name, seconds in constants.items():
         monkeypatch.setattr(jwks, name, seconds)
 
 
-@pytest.mark.parametrize("how", MISBEHAVIORS)
+@pytest.mark.parametrize("misbehavior", MISBEHAVIORS)
 def test_without_cached_keys_a_misbehaving_server_is_unavailable(
-    server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
+    server: AuthServer, verifier: TokenVerifier, misbehavior: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _misbehave(server, how, monkeypatch)
+    _misbehave(server, misbehavior, monkeypatch)
 
     with pytest.raises(AuthServerUnavailableError):
         run(verifier.verify(ED.token(server.claims())))
     assert set(server.requested) == {"/api/auth/jwks"}
 
 
-@pytest.mark.parametrize("how", MISBEHAVIORS)
+@pytest.mark.parametrize("misbehavior", MISBEHAVIORS)
 def test_cached_keys_keep_working_when_the_server_misbehaves(
     server: AuthServer,
     verifier: TokenVerifier,
-    how: str,
-    age: Callable[[], None],
+    misbehavior: str,
+    make_stale: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        _misbehave(server, how, monkeypatch)
-        age()
+        _misbehave(server, misbehavior, monkeypatch)
+        make_stale()
         for number in range(3):
             await verifier.verify(ED.token(server.claims(jti=number)))
-            await _fetched(verifier, server, times=number + 2)
+            await _wait_for_fetch(verifier, server, times=number + 2)
         with pytest.raises(InvalidTokenError, match="unknown key"):
             await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
 
@@ -445,7 +449,7 @@ def _log(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line.getMessage() for line in caplog.records if line.name == "jwks"]
 
 
-NO_KEY_SET = "its response is not a key set"
+NOT_A_KEY_SET = "its response is not a key set"
 
 
 @pytest.mark.parametrize(
@@ -453,9 +457,9 @@ NO_KEY_SET = "its response is not a key set"
     [
         *((status, None, f"it responded {status}") for status in (204, 301, 302, 307, 308)),
         *((status, None, f"it responded {status}") for status in (400, 401, 403, 404, 405, 410)),
-        (200, b"<!doctype html>", NO_KEY_SET),
-        (200, b'{"status": "ok"}', NO_KEY_SET),
-        (200, b'{"keys": {"k1": {}}}', NO_KEY_SET),
+        (200, b"<!doctype html>", NOT_A_KEY_SET),
+        (200, b'{"status": "ok"}', NOT_A_KEY_SET),
+        (200, b'{"keys": {"k1": {}}}', NOT_A_KEY_SET),
         (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its response is larger than 65536 bytes"),
     ],
 )
@@ -530,7 +534,7 @@ def test_an_auth_server_that_does_not_respond_is_logged_as_an_outage(
 def test_ignored_keys_are_logged_once_with_the_reasons(
     server: AuthServer,
     verifier: TokenVerifier,
-    age: Callable[[], None],
+    make_stale: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     unusable = [1, _without(ED.member, "x"), ED.member | {"use": "enc"}, ED.member | {"alg": "XY"}]
@@ -539,9 +543,9 @@ def test_ignored_keys_are_logged_once_with_the_reasons(
         server.members = [ED.member, *unusable]
         await verifier.verify(ED.token(server.claims()))
         for times in (2, 3):
-            age()
+            make_stale()
             await verifier.verify(ED.token(server.claims()))
-            await _fetched(verifier, server, times)
+            await _wait_for_fetch(verifier, server, times)
 
     _run(scenario, verifier)
     (line,) = _log(caplog)
@@ -680,15 +684,15 @@ def test_after_a_rotation_the_first_token_of_the_new_key_is_accepted(
 
 
 def test_a_rotation_during_a_fetch_is_found_by_the_next(
-    server: AuthServer, verifier: TokenVerifier, age: Callable[[], None]
+    server: AuthServer, verifier: TokenVerifier, make_stale: Callable[[], None]
 ) -> None:
     rotated = SigningKey("EdDSA", "k2")
 
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        age()
+        make_stale()
         await verifier.verify(ED.token(server.claims(jti=1)))
-        await _fetched(verifier, server, times=1)
+        await _wait_for_fetch(verifier, server, times=1)
         server.body = json.dumps({"keys": [ED.member]}).encode()
         server.delay_seconds = 0.2
         await verifier.verify(ED.token(server.claims(jti=2)))
@@ -744,7 +748,7 @@ def test_the_cache_of_accepted_tokens_is_bounded(
 def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
     server: AuthServer,
     verifier: TokenVerifier,
-    age: Callable[[], None],
+    make_stale: Callable[[], None],
     kid: str,
     refusal: str,
 ) -> None:
@@ -752,9 +756,9 @@ def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
         token = ED.token(server.claims())
         await verifier.verify(token)
         server.members = [SigningKey("EdDSA", kid).member]
-        age()
+        make_stale()
         await verifier.verify(token)
-        await _fetched(verifier, server, times=2)
+        await _wait_for_fetch(verifier, server, times=2)
 
         with pytest.raises(InvalidTokenError, match=refusal):
             await verifier.verify(token)

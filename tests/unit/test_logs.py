@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from logs import CHATTY, RequestLog, configure_logging
 
-THEIRS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
+OTHER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
 
 
 class Stream(io.StringIO):
@@ -35,7 +35,8 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stream
     handlers, level = root.handlers[:], root.level
     root.handlers = []  # otherwise, they would be closed
     before = {
-        name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in THEIRS
+        name: (logging.getLogger(name).level, logging.getLogger(name).propagate)
+        for name in OTHER_LOGGERS
     }
 
     def configure(*, terminal: bool = False, level: str = "INFO") -> Stream:
@@ -59,8 +60,8 @@ def test_a_line_is_a_json_object(configured: Callable[..., Stream]) -> None:
     )
 
     line = json.loads(stream.getvalue())
-    told = datetime.fromisoformat(line.pop("time"))
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+    logged_at = datetime.fromisoformat(line.pop("time"))
+    assert abs((datetime.now(UTC) - logged_at).total_seconds()) < 60
     assert line == {"level": "INFO", "logger": "uvicorn.error", "message": "Started here\n\x1b[0m"}
     assert stream.getvalue().isascii()
     assert stream.getvalue().count("\n") == 1
@@ -101,7 +102,7 @@ def test_uvicorns_access_log_is_off(configured: Callable[..., Stream]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "name", "told"),
+    ("level", "name", "logged"),
     [
         ("INFO", "main", True),
         ("WARNING", "main", False),
@@ -111,13 +112,13 @@ def test_uvicorns_access_log_is_off(configured: Callable[..., Stream]) -> None:
     ],
 )
 def test_the_level_applies_to_all_but_the_chatty_loggers(
-    configured: Callable[..., Stream], level: str, name: str, *, told: bool
+    configured: Callable[..., Stream], level: str, name: str, *, logged: bool
 ) -> None:
     stream = configured(level=level)
 
     logging.getLogger(name).info("something")
 
-    assert bool(stream.getvalue()) is told
+    assert bool(stream.getvalue()) is logged
 
 
 def test_lines_logged_during_a_request_have_its_id(configured: Callable[..., Stream]) -> None:

@@ -87,7 +87,7 @@ def test_refused_request_headers_get_the_standard_error_body(
 
 
 @pytest.mark.parametrize(
-    ("begun", "responses"),
+    ("request_part", "responses"),
     [
         (b"", 0),
         (b"GET /own HTT", 0),
@@ -95,11 +95,11 @@ def test_refused_request_headers_get_the_standard_error_body(
     ],
 )
 def test_incomplete_request_headers_close_the_connection(
-    port: int, begun: bytes, responses: int, monkeypatch: pytest.MonkeyPatch
+    port: int, request_part: bytes, responses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
 
-    assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == responses
+    assert _converse(port, request_part).count(b"HTTP/1.1 200 OK") == responses
 
 
 def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:

@@ -85,12 +85,12 @@ def test_database_urls_of_hosting_providers_are_accepted(
 
 
 EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; set it to the secret of your Better Auth server"
-SHOULD_LOOK = "RATE_LIMIT must be a number per second, minute, hour or day, such as 100/minute"
-SHOULD_BEGIN = (
+INVALID_RATE = "RATE_LIMIT must be a number per second, minute, hour or day, such as 100/minute"
+UNSUPPORTED_DATABASE = (
     "DATABASE_URL must begin with postgresql:// or with sqlite:/// and the path of a file"
 )
-NO_SERVER = "BETTER_AUTH_URL is not a URL such as https://app.example.com"
-NEITHER = (
+INVALID_SERVER_URL = "BETTER_AUTH_URL is not a URL such as https://app.example.com"
+NEITHER_IS_SET = (
     "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
     "set one of them to your Better Auth server's URL or secret"
 )
@@ -98,41 +98,41 @@ NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
-NO_QUERY = (
+INVALID_QUERY = (
     "DATABASE_URL cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
 )
-NO_USER = "must not contain @: user names and passwords are not allowed in it"
-NO_REDIS = "RATE_LIMIT_STORE is not a Redis URL such as redis://:password@host:6379/0"
-NO_ORIGIN = (
+HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
+INVALID_REDIS_URL = "RATE_LIMIT_STORE is not a Redis URL such as redis://:password@host:6379/0"
+INVALID_ORIGIN = (
     "CORS_ORIGINS (value 1) must be origins such as https://app.example.com, separated by commas, "
     "without quotes or brackets"
 )
-NO_WILDCARD = (
+HAS_WILDCARD = (
     "CORS_ORIGINS (value 1) must name each origin, or be * alone: there are no other wildcards"
 )
-IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/name"
+INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/name"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("DATABASE_URL", "", IS_NO_URL),
-        ("DATABASE_URL", "s3cret", IS_NO_URL),
-        ("DATABASE_URL", "postgresql://u:s3cret@h:port/d", IS_NO_URL),
-        ("DATABASE_URL", "mysql://u:s3cret@h/d", SHOULD_BEGIN),
-        ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", SHOULD_BEGIN),
-        ("DATABASE_URL", "sqlite://", SHOULD_BEGIN),
-        ("RATE_LIMIT", "", SHOULD_LOOK),
-        ("RATE_LIMIT", "0/minute", SHOULD_LOOK),
-        ("RATE_LIMIT", "100", SHOULD_LOOK),
-        ("RATE_LIMIT", "100/fortnight", SHOULD_LOOK),
+        ("DATABASE_URL", "", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "s3cret", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "postgresql://u:s3cret@h:port/d", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "mysql://u:s3cret@h/d", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "sqlite://", UNSUPPORTED_DATABASE),
+        ("RATE_LIMIT", "", INVALID_RATE),
+        ("RATE_LIMIT", "0/minute", INVALID_RATE),
+        ("RATE_LIMIT", "100", INVALID_RATE),
+        ("RATE_LIMIT", "100/fortnight", INVALID_RATE),
         (
             "RATE_LIMIT_STORE",
             "memcached://s3cret",
             "RATE_LIMIT_STORE must begin with redis://, rediss:// or unix://",
         ),
-        ("DATABASE_URL", "sqlite:///:memory:", SHOULD_BEGIN),
-        ("DATABASE_URL", "sqlite://u:s3cret@h/x.db", SHOULD_BEGIN),
+        ("DATABASE_URL", "sqlite:///:memory:", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "sqlite://u:s3cret@h/x.db", UNSUPPORTED_DATABASE),
         (
             "DATABASE_URL",
             "sqlite:///x.db?timeout=s3cret",
@@ -159,7 +159,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
             ]
         ),
         *(
-            ("DATABASE_URL", f"postgresql://{rest}", IS_NO_URL)
+            ("DATABASE_URL", f"postgresql://{rest}", INVALID_DATABASE_URL)
             for rest in [
                 "u:p%00@h/d",
                 "u:p%ff@h/d",
@@ -173,10 +173,10 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
                 "[1:x]/d",
             ]
         ),
-        ("DATABASE_URL", "postgresql:app:s3cret@h/d", IS_NO_URL),
-        ("DATABASE_URL", "host=h password=s3cret", IS_NO_URL),
+        ("DATABASE_URL", "postgresql:app:s3cret@h/d", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "host=h password=s3cret", INVALID_DATABASE_URL),
         *(
-            ("DATABASE_URL", f"postgresql://h/d?{query}", NO_QUERY)
+            ("DATABASE_URL", f"postgresql://h/d?{query}", INVALID_QUERY)
             for query in [
                 "password=Sup3r&S3cretTail",
                 "password=Sup3r&S3cretTail=1",
@@ -186,7 +186,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
             ]
         ),
         *(
-            ("CORS_ORIGINS", text, NO_ORIGIN)
+            ("CORS_ORIGINS", text, INVALID_ORIGIN)
             for text in [
                 '["http://localhost:3000"]',
                 "'http://localhost:3000'",
@@ -209,7 +209,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
             ]
         ),
         *(
-            ("CORS_ORIGINS", text, NO_WILDCARD)
+            ("CORS_ORIGINS", text, HAS_WILDCARD)
             for text in [
                 "http://*.vercel.app",
                 "http://localhost:*",
@@ -217,10 +217,10 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
                 "*.example.com",
             ]
         ),
-        ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {NO_USER}"),
-        ("CORS_ORIGINS", "http://a, b", NO_ORIGIN.replace("1", "2")),
+        ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {HAS_CREDENTIALS}"),
+        ("CORS_ORIGINS", "http://a, b", INVALID_ORIGIN.replace("1", "2")),
         *(
-            (name, url, f"{name} {NO_USER}")
+            (name, url, f"{name} {HAS_CREDENTIALS}")
             for name in ("BETTER_AUTH_URL", "JWKS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT")
             for url in [
                 "https://u:s3cret@h",
@@ -244,7 +244,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
             for rest in [":Sup3r@S3cretTail@h", ":Sup3r#S3cretTail@h", "u:Sup3r/S3cretTail@h:1"]
         ),
         *(
-            ("RATE_LIMIT_STORE", f"redis://{rest}", NO_REDIS)
+            ("RATE_LIMIT_STORE", f"redis://{rest}", INVALID_REDIS_URL)
             for rest in ["h:s3cret", "h?password=Sup3r&S3cretTail=1", "h?db=s3cret", "[s3cret"]
         ),
         ("BETTER_AUTH_SECRET", " \t\r\n", EMPTY_SECRET),
@@ -263,7 +263,7 @@ IS_NO_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/n
             "BETTER_AUTH_SECRET is a PEM key or certificate; it must be a shared secret",
         ),
         *(
-            ("BETTER_AUTH_URL", url, NO_SERVER)
+            ("BETTER_AUTH_URL", url, INVALID_SERVER_URL)
             for url in [
                 "",
                 "localhost:3000",
@@ -306,7 +306,7 @@ def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
 
-    assert explain(raised.value) == NEITHER
+    assert explain(raised.value) == NEITHER_IS_SET
 
 
 # The second values are the results of `new URL(…).origin` in Node.js.
@@ -481,7 +481,7 @@ def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatc
     )
 
 
-GOOD = "BETTER_AUTH_SECRET=the secret of the file, of 32 bytes\n"
+VALID_ENV_FILE = "BETTER_AUTH_SECRET=the secret of the file, of 32 bytes\n"
 
 
 @pytest.fixture
@@ -498,7 +498,7 @@ def env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_an_env_file_is_read_with_and_without_a_byte_order_mark(
     env_file: Path, encoding: str
 ) -> None:
-    env_file.write_text(GOOD, encoding)
+    env_file.write_text(VALID_ENV_FILE, encoding)
 
     secret = read_settings(Settings).better_auth_secret
 
@@ -507,7 +507,7 @@ def test_an_env_file_is_read_with_and_without_a_byte_order_mark(
 
 def test_an_env_file_may_be_a_named_pipe(env_file: Path) -> None:
     os.mkfifo(env_file)
-    writer = threading.Thread(target=env_file.write_text, args=[GOOD])
+    writer = threading.Thread(target=env_file.write_text, args=[VALID_ENV_FILE])
     writer.start()
 
     secret = read_settings(Settings).better_auth_secret
@@ -531,7 +531,7 @@ def test_an_env_file_in_another_encoding_is_refused_in_one_line(
     encoding: str,
     comment: str,
 ) -> None:
-    env_file.write_text(f"# {comment}\n{GOOD}", encoding)
+    env_file.write_text(f"# {comment}\n{VALID_ENV_FILE}", encoding)
 
     with pytest.raises(SystemExit) as ended:
         read_settings(kind)
