@@ -119,12 +119,12 @@ def _is_ignored(file: Path, rules: list[str]) -> bool:
     """Apply the last rule that matches the file or one of its parent directories."""
     ignored = False
     for rule in rules:
-        if any(_fits(str(name), rule.lstrip("!")) for name in (file, *file.parents)):
+        if any(_matches(str(name), rule.lstrip("!")) for name in (file, *file.parents)):
             ignored = not rule.startswith("!")
     return ignored
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     """Match like Docker, where `*` does not match a slash and `**` does."""
     same_depth = "**" in pattern or name.count("/") == pattern.count("/")
     return same_depth and fnmatch.fnmatch(name, pattern)

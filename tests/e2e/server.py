@@ -50,13 +50,13 @@ class Server:
     def wait(self, path: str = "/health") -> "Server":
         """Wait until it responds, or fail with its log."""
         deadline = time.monotonic() + START_LIMIT_SECONDS
-        while not self._answers(path):
+        while not self._responds(path):
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         return self
 
-    def _answers(self, path: str) -> bool:
+    def _responds(self, path: str) -> bool:
         try:
             return httpx2.get(self.url + path).status_code == 200
         except httpx2.TransportError:

@@ -77,11 +77,11 @@ def page(build: Callable[[str], Image]) -> Image:
     return build("examples/frontend/Dockerfile")
 
 
-Contain = Callable[..., Server]
+RunContainer = Callable[..., Server]
 
 
 @pytest.fixture
-def contain(tmp_path: Path) -> Iterator[Contain]:
+def run_container(tmp_path: Path) -> Iterator[RunContainer]:
     """Run a command like a container of the image, except for its port and address."""
     servers: list[Server] = []
 
@@ -120,9 +120,11 @@ def _wait_until_healthy(image: Image, server: Server) -> None:
         assert server.process.poll() is None, server.log.read_text()
 
 
-def test_the_image_runs_without_root_or_write_access(image: Image, contain: Contain) -> None:
+def test_the_image_runs_without_root_or_write_access(
+    image: Image, run_container: RunContainer
+) -> None:
     settings = {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
-    server = contain(image, image.command, free_port(), settings)
+    server = run_container(image, image.command, free_port(), settings)
 
     _wait_until_healthy(image, server)
 
@@ -179,12 +181,12 @@ def service_environment(
 
 
 @pytest.fixture
-def composed(
+def compose(
     image: Image,
     page: Image,
     ports: dict[str, int],
     service_environment: Callable[[str], dict[str, str]],
-    contain: Contain,
+    run_container: RunContainer,
     tmp_path: Path,
 ) -> Iterator[dict[str, Server]]:
     """The page and the balancer, with everything started in the order of compose.yaml."""
@@ -192,7 +194,7 @@ def composed(
     def start(name: str, of: Image) -> Server:
         command = SERVICES[name].get("command", of.command)
         port = {"PORT": str(ports[name])}  # the port of the example page
-        return contain(of, command, ports[name], service_environment(name) | port)
+        return run_container(of, command, ports[name], service_environment(name) | port)
 
     assert start("schema", image).process.wait(LIMIT_SECONDS) == 0
     for name in ("tasks-1", "tasks-2"):
@@ -212,8 +214,8 @@ def composed(
 
 @needs_node
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
-def test_compose_serves_users_who_sign_in_at_its_page(composed: dict[str, Server]) -> None:
-    page, balancer = composed["frontend"], composed["balancer"]
+def test_compose_serves_users_who_sign_in_at_its_page(compose: dict[str, Server]) -> None:
+    page, balancer = compose["frontend"], compose["balancer"]
     signed_up = SignedUp(page)
     with closing(signed_up.browser):
         ann = {"Authorization": f"Bearer {signed_up.token()}", "Origin": page.url}

@@ -31,8 +31,8 @@ needs_pgbouncer = pytest.mark.skipif(
 )
 
 
-class Bystanders:
-    """Request /health and /ready all the time."""
+class HealthChecks:
+    """Clients that request /health and /ready continuously."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -57,23 +57,23 @@ def test_a_killed_database_loses_no_acknowledged_write(
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Results, Bystanders, float]:
-        async with load(server.port, 100) as results, Bystanders(server.port) as bystanders:
+    async def scenario() -> tuple[Results, HealthChecks, float]:
+        async with load(server.port, 100) as results, HealthChecks(server.port) as health_checks:
             await asyncio.sleep(2)
             postgres.kill()
             await asyncio.sleep(1)
             await asyncio.to_thread(postgres.start)
             ready = time.monotonic()
             await asyncio.sleep(2)
-        return results, bystanders, results.first_success(ready)
+        return results, health_checks, results.first_success(ready)
 
-    results, bystanders, back_after = asyncio.run(scenario())
+    results, health_checks, back_after = asyncio.run(scenario())
     found = postgres.ids()
 
     assert set(results.codes) == {201, 503}
     assert results.acknowledged <= found
-    assert set(bystanders.health.codes) == {200}
-    assert set(bystanders.ready.codes) == {200, 503}
+    assert set(health_checks.health.codes) == {200}
+    assert set(health_checks.ready.codes) == {200, 503}
     assert results.slowest < HANG_SECONDS
     measured(
         "killed and started again under 100 clients",
@@ -81,7 +81,7 @@ def test_a_killed_database_loses_no_acknowledged_write(
         codes=results.codes,
         slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it was ready",
-        slowest_health=_seconds(bystanders.health.slowest),
+        slowest_health=_seconds(health_checks.health.slowest),
         acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
@@ -92,32 +92,32 @@ def test_a_frozen_database_does_not_block_requests(
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Results, Bystanders, float]:
-        async with load(server.port, 100) as results, Bystanders(server.port) as bystanders:
+    async def scenario() -> tuple[Results, HealthChecks, float]:
+        async with load(server.port, 100) as results, HealthChecks(server.port) as health_checks:
             await asyncio.sleep(1)
             await asyncio.to_thread(postgres.freeze)
             await asyncio.sleep(8)
             await asyncio.to_thread(postgres.thaw)
             thawed = time.monotonic()
             await asyncio.sleep(2)
-        return results, bystanders, results.first_success(thawed)
+        return results, health_checks, results.first_success(thawed)
 
-    results, bystanders, back_after = asyncio.run(scenario())
+    results, health_checks, back_after = asyncio.run(scenario())
     found = postgres.ids()
 
     assert set(results.codes) == {201, 503}
     assert results.acknowledged <= found
-    assert set(bystanders.health.codes) == {200}
-    assert set(bystanders.ready.codes) == {200, 503}
-    assert max(results.slowest, bystanders.ready.slowest) < HANG_SECONDS
+    assert set(health_checks.health.codes) == {200}
+    assert set(health_checks.ready.codes) == {200, 503}
+    assert max(results.slowest, health_checks.ready.slowest) < HANG_SECONDS
     measured(
         "frozen for 8 s under 100 clients",
         workers,
         codes=results.codes,
         slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it spoke again",
-        slowest_health=_seconds(bystanders.health.slowest),
-        slowest_ready=_seconds(bystanders.ready.slowest),
+        slowest_health=_seconds(health_checks.health.slowest),
+        slowest_ready=_seconds(health_checks.ready.slowest),
         acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 

@@ -27,7 +27,7 @@ def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQ
     authorization = bearer("ann")
     responses: list[httpx2.Response] = []
 
-    def ask_everything() -> None:
+    def request_everything() -> None:
         task = {"title": WRITTEN, "description": WRITTEN}
         for method, path in [("POST", ""), ("GET", ""), ("PUT", "/1"), ("GET", "/1")]:
             address = f"{server.url}/api/tasks{path}"
@@ -39,11 +39,11 @@ def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQ
             headers = {"Authorization": f"Bearer {token}"}
             responses.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
 
-    ask_everything()
+    request_everything()
     postgres.demote()
-    ask_everything()
+    request_everything()
     postgres.kill()
-    ask_everything()
+    request_everything()
     postgres.start()
     server.stop()
 

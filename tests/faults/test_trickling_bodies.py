@@ -38,17 +38,17 @@ async def _trickle(port: int, user: str, framing: str) -> None:
         writer.close()
 
 
-async def _behave(port: int) -> Results:
+async def _run_client(port: int) -> Results:
     async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as results:
         await asyncio.sleep(SECONDS)
     return results
 
 
-async def _behave_beside_others(port: int, framing: str) -> Results:
+async def _run_client_with_others(port: int, framing: str) -> Results:
     users = ["bob"] * OF_ONE_USER + [f"user-{number}" for number in range(OF_OTHERS)]
     others = [asyncio.create_task(_trickle(port, user, framing)) for user in users]
     await asyncio.sleep(1)
-    results = await _behave(port)
+    results = await _run_client(port)
     for other in others:
         other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
@@ -67,11 +67,13 @@ def test_500_trickling_bodies_do_not_slow_others_down(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int, framing: str
 ) -> None:
     server = serve(postgres.setting, workers)
-    asyncio.run(_behave_beside_others(server.port, framing))  # memory is allocated on the first run
+    asyncio.run(
+        _run_client_with_others(server.port, framing)
+    )  # memory is allocated on the first run
     before = _resident_mebibytes(server)
 
-    alone = asyncio.run(_behave(server.port))
-    beside = asyncio.run(_behave_beside_others(server.port, framing))
+    alone = asyncio.run(_run_client(server.port))
+    beside = asyncio.run(_run_client_with_others(server.port, framing))
     grown = _resident_mebibytes(server) - before
 
     assert alone.codes.keys() == beside.codes.keys() == {200}

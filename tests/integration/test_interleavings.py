@@ -80,10 +80,10 @@ def test_no_user_ever_sees_or_changes_another_users_tasks(
         user = f"user-{caller}-{run}"
         path = "/api/tasks" if path_user is None else f"/api/user-{path_user}-{run}/tasks"
         id_ = model.ids[index % len(model.ids)]
-        _do(anonymous, model, user, path, id_, action, suffix, body)
+        _send(anonymous, model, user, path, id_, action, suffix, body)
 
 
-def _do(
+def _send(
     client: TestClient,
     model: Model,
     user: str,

@@ -207,13 +207,13 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
         # Without retries, which would take seconds when the server is stopped.
         Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client,
     ):
-        while not _answers(client):
+        while not _responds(client):
             time.sleep(0.01)  # pragma: no cover  # it may be ready at once
         yield client
         server.terminate()
 
 
-def _answers(client: Redis) -> bool:
+def _responds(client: Redis) -> bool:
     try:
         return bool(client.ping())
     except RedisConnectionError:  # pragma: no cover  # as above

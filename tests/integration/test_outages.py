@@ -160,13 +160,13 @@ def test_name_servers_that_do_not_respond_are_not_waited_for(
 ) -> None:
     given_up = threading.Event()
 
-    def look_up(*_: object, **__: object) -> None:
+    def lookup(*_: object, **__: object) -> None:
         given_up.wait(30)
         raise OSError("Temporary failure in name resolution")
 
     with TestClient(app, headers=bearer("ann")) as ann:
         app.state.database.engine.dispose()
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
 
         assert ann.get("/api/tasks").status_code == 503
         given_up.set()
@@ -262,12 +262,12 @@ def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
     database.engine.dispose()
 
 
-def _run(database: Database, ask: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
+def _run(database: Database, use: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
     """Use a connection like a handler for a request of Ann's."""
 
     def work() -> Result:
         with database.engine.connect() as connection:
-            return ask(connection)
+            return use(connection)
 
     return database.run("ann", work)
 
@@ -279,23 +279,23 @@ def _one(connection: Connection) -> object:
 def test_a_request_that_gives_up_does_not_delay_the_next(database: Database) -> None:
     begun, given_up = threading.Event(), threading.Event()
 
-    def ask(connection: Connection) -> None:
+    def use(connection: Connection) -> None:
         begun.set()
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_sleep(30)")
         given_up.wait(30)
 
-    async def give_up_and_ask() -> object:
-        asking = asyncio.create_task(_run(database, ask))
+    async def give_up_and_run() -> object:
+        running = asyncio.create_task(_run(database, use))
         await asyncio.to_thread(begun.wait, 30)
-        asking.cancel()
+        running.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await running
         given_up.set()
         return await _run(database, _one)
 
     database.schema.require_current()
-    assert asyncio.run(give_up_and_ask()) == 1
+    assert asyncio.run(give_up_and_run()) == 1
 
 
 def test_a_request_that_gives_up_connecting_leaves_no_connection_behind(wire: Wire) -> None:
@@ -305,11 +305,11 @@ def test_a_request_that_gives_up_connecting_leaves_no_connection_behind(wire: Wi
     wire.freeze()
 
     async def give_up() -> None:
-        asking = asyncio.create_task(_run(database, _one))
+        running = asyncio.create_task(_run(database, _one))
         await asyncio.sleep(0)  # until it has started to connect
-        asking.cancel()
+        running.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await running
 
     asyncio.run(give_up())
     wire.thaw()
@@ -433,16 +433,16 @@ def test_read_only_sqlite_connections_are_dropped(sqlite_url: URL) -> None:
         connection.exec_driver_sql("PRAGMA query_only = ON")
         return query_only(connection)
 
-    async def ask_two(ask: Callable[[Connection], object]) -> list[object]:
-        responses = [_run(app.state.database, ask) for _ in range(2)]
+    async def run_two(use: Callable[[Connection], object]) -> list[object]:
+        responses = [_run(app.state.database, use) for _ in range(2)]
         return list(await asyncio.gather(*responses))
 
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.portal is not None
-        assert ann.portal.call(ask_two, make_query_only) == [1, 1]
+        assert ann.portal.call(run_two, make_query_only) == [1, 1]
 
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
-        assert ann.portal.call(ask_two, query_only) == [0, 0]
+        assert ann.portal.call(run_two, query_only) == [0, 0]
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 

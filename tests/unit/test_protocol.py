@@ -33,7 +33,7 @@ def port() -> Iterator[int]:
         yield port
 
 
-def _converse(port: int, *parts: bytes) -> bytes:
+def _exchange(port: int, *parts: bytes) -> bytes:
     """Send the parts, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         received = b""
@@ -48,7 +48,7 @@ def _converse(port: int, *parts: bytes) -> bytes:
 
 
 def test_a_response_keeps_the_headers_that_it_sets_itself(port: int) -> None:
-    response = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
+    response = _exchange(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
 
     assert response.count(b"cache-control: ") == 1
     assert b"cache-control: max-age=60\r\n" in response
@@ -60,7 +60,7 @@ def test_one_connection_serves_many_requests(port: int) -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
 
-    assert _converse(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
+    assert _exchange(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_one_connection_serves_many_requests(port: int) -> None:
 def test_refused_request_headers_get_the_standard_error_body(
     port: int, parts: list[bytes], expected: object
 ) -> None:
-    head, _, body = _converse(port, *parts).partition(b"\r\n\r\n")
+    head, _, body = _exchange(port, *parts).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\ncontent-type: application/json\r\n" in head
@@ -99,7 +99,7 @@ def test_incomplete_request_headers_close_the_connection(
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
 
-    assert _converse(port, request_part).count(b"HTTP/1.1 200 OK") == responses
+    assert _exchange(port, request_part).count(b"HTTP/1.1 200 OK") == responses
 
 
 def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
@@ -114,7 +114,7 @@ def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
         ending = pool.submit(server.__exit__, None, None, None)
-        while _takes_connections(port):
+        while _accepts_connections(port):
             time.sleep(0.01)
         connection.sendall(request)
         response = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
@@ -146,7 +146,7 @@ def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() ->
     assert b"\r\nconnection: close" in response
 
 
-def _takes_connections(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 30).close()
     except ConnectionError:

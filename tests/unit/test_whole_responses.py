@@ -33,7 +33,7 @@ class Recorder(asyncio.Transport):
         return self.closed
 
 
-async def _answer(request: bytes) -> tuple[list[bytes], bool]:
+async def _exchange(request: bytes) -> tuple[list[bytes], bool]:
     """Return the writes, and whether the connection is closed afterwards."""
     transport = Recorder()
     config = uvicorn.Config(PlainTextResponse("whole"), access_log=False)
@@ -52,7 +52,7 @@ async def _answer(request: bytes) -> tuple[list[bytes], bool]:
 def test_headers_and_body_are_sent_in_one_write(connection: bytes, closes: bool) -> None:  # noqa: FBT001
     request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n"
 
-    (response,), closed = asyncio.run(_answer(request))
+    (response,), closed = asyncio.run(_exchange(request))
 
     assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     assert response.endswith(b"\r\n\r\nwhole")
@@ -63,7 +63,7 @@ def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
     config = uvicorn.Config(Response(status_code=204), lifespan="off")
     config.load()
 
-    async def ask() -> bytes:
+    async def send() -> bytes:
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
             lambda: Protocol(config, ServerState(), {}), "127.0.0.1", 0
@@ -76,7 +76,7 @@ def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
         listener.close()
         return response
 
-    assert asyncio.run(ask()).startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert asyncio.run(send()).startswith(b"HTTP/1.1 204 No Content\r\n")
 
 
 def test_a_connection_without_a_request_is_closed_on_shutdown(
