@@ -48,15 +48,13 @@ CLOCK_SKEW_SECONDS = 5
 
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
-UNAUTHORIZED = documented(401, "The token is missing or not valid", "Token has expired")
-FOREIGN_PATH = documented(
-    403, "Another user's path", "The user id in the path is not that of the token"
-)
+UNAUTHORIZED = documented(401, "No token, or not one to act on", "Token has expired")
+FOREIGN_PATH = documented(403, "Another user's path", "The path names another user than the token")
 TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {BODY_MAX_BYTES} bytes"
 )
 TOO_SLOW = documented(
-    408, "The body arrived too slowly", f"The body took longer than {BODY_SECONDS} seconds"
+    408, "The body came too slowly", f"The body took longer than {BODY_SECONDS} seconds"
 )
 BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW | TOO_LARGE
 
@@ -485,9 +483,7 @@ async def require_own_path(
 ) -> None:
     """Refuse a path with another user's id."""
     if user_id != user.id:
-        raise HTTPException(
-            HTTPStatus.FORBIDDEN, "The user id in the path is not that of the token"
-        )
+        raise HTTPException(HTTPStatus.FORBIDDEN, "The path names another user than the token")
 
 
 OwnPath = Depends(require_own_path)

@@ -82,7 +82,7 @@ def make_engine(url: URL) -> Engine:
         max_overflow=-1,  # Database.run limits them; waiting in the pool would block the event loop
         pool_use_lifo=True,
         pool_reset_on_return=None,
-        hide_parameters=True,  # errors may contain the statement, but not what a user wrote
+        hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS} if is_sqlite else driver.CONNECT_ARGS,
         # HSTORE, which the schema does not use, would cost a catalog query per connection.
         **({} if is_sqlite else {"use_native_hstore": False}),

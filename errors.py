@@ -33,21 +33,21 @@ SUGGESTION_MAX_CHARS = 200
 
 
 class ErrorBody(BaseModel):
-    """The body of every error response."""
+    """What every error answers with."""
 
-    detail: str = Field(description="Human-readable description of the error.")
+    detail: str = Field(description="What is wrong, for a person to read.")
     status_code: int = Field(json_schema_extra={"format": "int32"})
 
 
 class FieldError(BaseModel):
-    """A field that is not valid."""
+    """One field that is not valid."""
 
     field: str
     message: str
 
 
 class ValidationErrorBody(ErrorBody):
-    """The body of a 422 response."""
+    """What a 422 answers with."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -78,7 +78,7 @@ def documented(status_code: int, description: str, detail: str) -> Responses:
 
 
 INVALID: Responses = {
-    422: {"model": ValidationErrorBody, "description": "Validation error, with a reason per field"}
+    422: {"model": ValidationErrorBody, "description": "Not valid: each field with its reason"}
 }
 UNAVAILABLE = documented(503, "Try again later", "The database is not available; try again")
 

@@ -113,7 +113,7 @@ class CORS(CORSMiddleware):
     def _note_refused_origin(self, scope: Scope) -> None:
         headers = datastructures.Headers(scope=scope)
         origin = headers.get("Origin")
-        # Pages of this server, such as /docs, send an Origin too, but are same-origin.
+        # A page of this server, such as /docs, sends its origin as well, and needs no leave.
         if (
             origin is not None
             and not self.is_allowed_origin(origin)

@@ -129,7 +129,7 @@ def _include_routes(app: FastAPI) -> None:
     limited: Responses = {}
     if app.state.rate_limit is not None:
         limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
-    # Fixed names under /api/tasks must come before ids.
+    # What has a name under /api/tasks comes before what has an id there.
     for router in (transfers.router, tasks.router):
         app.include_router(
             router, prefix="/api/tasks", tags=["tasks"], dependencies=limits, responses=limited

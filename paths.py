@@ -21,10 +21,10 @@ class Paths:
                 methods.add("HEAD")
 
     def methods(self, path: str) -> AbstractSet[str]:
-        """Return all methods of a path, or an empty set if the path is unknown.
+        """Return every method of a path; none if the path is unknown.
 
-        If several templates match, only the first counts: `/api/tasks/export` is not a task,
-        although `/api/tasks/{task_id}` matches it too.
+        Of several templates that match, the path is the first one's alone: `/api/tasks/export` is
+        no task, although `/api/tasks/{task_id}` matches it too.
         """
         matching = (methods for regex, methods in self._methods.items() if regex.match(path))
         return next(matching, frozenset())

@@ -54,9 +54,7 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
-                self.send_400_response(
-                    f"The request headers are larger than {HEAD_MAX_BYTES} bytes"
-                )
+                self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
 
     @override
     def shutdown(self) -> None:

@@ -12,20 +12,20 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The body of a successful check."""
+    """What both answer where all is well."""
 
     status: Literal["ok"]
 
 
 @router.get("/health")
 async def health() -> Health:
-    """Check that the process responds. Needs no token, thread or database."""
+    """Tell that the process lives. Needs no token, no thread and no database."""
     return Health(status="ok")
 
 
 @router.get("/ready", responses=UNAVAILABLE)
 async def ready(request: Request) -> Health:
-    """Check that requests can be served: the database responds, and its schema is current."""
+    """Tell whether requests can be served: the database answers and its schema is current."""
     database: Database = request.app.state.database
     await database.schema.check()
     return Health(status="ok")

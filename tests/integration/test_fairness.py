@@ -28,7 +28,7 @@ def port(app: FastAPI) -> Iterator[int]:
 _headers = lru_cache(bearer)
 
 
-def _request(port: int, user: str, method: str, path: str, **fields: str) -> httpx2.Response:
+def _ask(port: int, user: str, method: str, path: str, **fields: str) -> httpx2.Response:
     url = f"http://127.0.0.1:{port}{path}"
     return httpx2.request(method, url, json=fields or None, headers=_headers(user), timeout=30)
 
@@ -57,18 +57,18 @@ def test_incomplete_bodies_do_not_occupy_places(
             user = f"user-{number % users}"
             connections.enter_context(_begin_body(port, user, framing, part))
 
-        codes = [_request(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
+        codes = [_ask(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
 
     assert codes == [200] * 20
 
 
 @pytest.fixture
 def locked(postgresql_url: URL) -> Iterator[None]:
-    """A session that locks the tasks of two users, like a migration or a person using psql."""
+    """A session that locks the tasks of two users, as a migration or a person with psql does."""
     app = create_app(settings_for(postgresql_url))
     with served(app) as port:
         for user in ("bob", "eve"):
-            assert _request(port, user, "POST", "/api/tasks", title="x").status_code == 201
+            assert _ask(port, user, "POST", "/api/tasks", title="x").status_code == 201
     engine = create_engine(postgresql_url, poolclass=NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT id FROM task FOR UPDATE")
@@ -76,20 +76,20 @@ def locked(postgresql_url: URL) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("locked")
-def test_users_whose_statements_hang_do_not_delay_others(postgresql_url: URL) -> None:
+def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(postgresql_url: URL) -> None:
     app = create_app(settings_for(postgresql_url))
     stuck = {"bob": "/api/tasks/1", "eve": "/api/tasks/2"}
     with served(app) as port, ThreadPoolExecutor(2 * db.POOL_SIZE) as pool:
-        assert _request(port, "ann", "GET", "/api/tasks").status_code == 200
+        assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200
         waiting = [
-            pool.submit(_request, port, user, "PUT", path, title="y")
+            pool.submit(_ask, port, user, "PUT", path, title="y")
             for user, path in stuck.items()
             for _ in range(db.POOL_SIZE)
         ]
         while _connections(app) < 2 * db.USER_POOL_SIZE:
             time.sleep(0.01)  # pragma: no cover  # the condition may already be met
 
-        codes = [_request(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
+        codes = [_ask(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
         stuck_codes = {response.result().status_code for response in waiting}
 
     assert codes == [200] * 20
@@ -109,10 +109,10 @@ def test_requests_with_one_token_fill_only_their_own_queue(
     with ExitStack() as connections:
         for _ in range(2):
             connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
-        while _request(port, "bob", "GET", "/api/tasks").status_code == 200:
+        while _ask(port, "bob", "GET", "/api/tasks").status_code == 200:
             time.sleep(0.01)  # pragma: no cover  # the server may already have read both
 
-        refused = _request(port, "bob", "GET", "/api/tasks")
+        refused = _ask(port, "bob", "GET", "/api/tasks")
 
         assert refused.status_code == 503
-        assert _request(port, "ann", "GET", "/api/tasks").status_code == 200
+        assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200

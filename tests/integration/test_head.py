@@ -23,16 +23,16 @@ PATHS = [
     *("/api/bob/tasks", "/api/tasks/", "/docs/assets/nothing"),
 ]
 
-Send = Callable[..., tuple[int, dict[str, str], bytes]]
+Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
 
 @pytest.fixture
-def send(app: FastAPI) -> Iterator[Send]:
+def ask(app: FastAPI) -> Iterator[Ask]:
     """Send requests over one connection to a real server, which unexpected bytes would break."""
     with served(app) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
-        def send(method: str, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        def ask(method: str, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
             connection.request(method, path, headers=bearer("ann") | headers)
             response = connection.getresponse()
             shown = {name.lower(): value for name, value in response.getheaders()}
@@ -40,19 +40,19 @@ def send(app: FastAPI) -> Iterator[Send]:
                 del shown[name]
             return response.status, shown, response.read()
 
-        yield send
+        yield ask
         connection.close()
 
 
 @pytest.mark.usefixtures("anns_task")
-def test_head_has_the_headers_of_get_on_every_path(ann: TestClient, send: Send) -> None:
+def test_head_has_the_headers_of_get_on_every_path(ann: TestClient, ask: Ask) -> None:
     ann.post("/api/tasks", json={"title": "so that there is a next page"})
     ann.delete("/api/tasks/2")
     ann.post("/api/tasks", json={"title": "the same"})
 
     for path in (path.format(user_id="ann", task_id=1) for path in PATHS):
-        status, headers, body = send("HEAD", path)
-        status_of_get, headers_of_get, body_of_get = send("GET", path)
+        status, headers, body = ask("HEAD", path)
+        status_of_get, headers_of_get, body_of_get = ask("GET", path)
 
         assert (status, body) == (status_of_get, b""), path
         # It describes only the body (RFC 9112, 6.1).
@@ -73,15 +73,15 @@ def test_head_has_the_headers_of_the_list_and_of_a_task(ann: TestClient, anns_ta
 
 
 def test_head_of_an_export_stops_reading_without_an_error(
-    ann: TestClient, send: Send, caplog: pytest.LogCaptureFixture
+    ann: TestClient, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = b'{"title": "one of many"}\n'
     ann.post("/api/tasks/import", content=line * (3 * statements.EXPORT_PAGE_ROWS))
 
     for _ in "123":
-        status, headers, body = send("HEAD", "/api/tasks/export")
+        status, headers, body = ask("HEAD", "/api/tasks/export")
         assert (status, headers["content-type"], body) == (200, "application/jsonl", b"")
-    assert send("GET", "/api/tasks/1")[0] == 200
+    assert ask("GET", "/api/tasks/1")[0] == 200
 
     assert [line.message for line in caplog.records if line.levelno > logging.INFO] == []
 

@@ -17,7 +17,7 @@ from gate import Headers
 from tests.actors import served
 
 NOT_HTTP = {"detail": "Invalid HTTP request received.", "status_code": 400}
-TOO_LARGE = {"detail": "The request headers are larger than 65536 bytes", "status_code": 400}
+TOO_LARGE = {"detail": "The head is larger than 65536 bytes", "status_code": 400}
 
 app = FastAPI()
 
