@@ -331,13 +331,12 @@ def _unauthorized(description: str) -> HTTPException:
 class GuardedRoute(APIRoute):
     """A route that checks the token first, then reads a body of bounded size in bounded time.
 
-    FastAPI itself reads and parses the whole body before any dependency runs. It also ignores
-    unknown query parameters. This route refuses them, because a DELETE that ignores a misspelled
-    filter deletes too much.
+    FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
+    query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
 
-    FastAPI runs a plain `def` handler in a thread. On PostgreSQL, `_in_session` runs one with a
-    session in the event loop instead, which serves other requests while the database works.
-    Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
+    A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
+    where `_in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
+    works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
     """
 
     body_max_bytes = BODY_MAX_BYTES
@@ -349,7 +348,7 @@ class GuardedRoute(APIRoute):
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Do not match a path that belongs to an earlier route: PUT /api/tasks/export is a 405."""
+        """Match, but not a path that another route names: PUT /api/tasks/export is a 405."""
         match, child_scope = super().matches(scope)
         if match is Match.FULL:
             paths: Paths = scope["app"].state.paths
@@ -383,7 +382,7 @@ class GuardedRoute(APIRoute):
 def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
     """Refuse query parameters that the operation would ignore.
 
-    `repeatable` says which parameters are lists. Of any other, FastAPI uses only the last value.
+    `repeatable` has its parameters; of one that is not a list, FastAPI takes the last value only.
     """
     if not request.scope["query_string"]:
         return
@@ -405,7 +404,7 @@ def _check_encoding(request: Request, wanted: str) -> None:
 
 
 def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a handler with a `session` run where its statements do not block the event loop."""
+    """Make a handler with a `session` run where its statements do not hold up the event loop."""
     if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
         return handler
 
@@ -418,7 +417,7 @@ def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
-    """Limit the size of the body, with or without Content-Length, and the time to receive it."""
+    """Receive the body up to so many bytes, whether or not its length was announced, in time."""
     received_bytes = 0
     deadline: float | None = None
 
@@ -444,14 +443,14 @@ def _announced_bytes(request: Request) -> int:
     try:
         return int(request.headers.get("Content-Length", "0"))
     except ValueError:
-        return 0  # the bytes that arrive are counted anyway
+        return 0  # what arrives is counted all the same
 
 
 def _too_slow(max_seconds: float) -> HTTPException:
     return HTTPException(
         HTTPStatus.REQUEST_TIMEOUT,
         f"The body took longer than {max_seconds} seconds",
-        {"Connection": "close"},  # the rest of the body may still arrive
+        {"Connection": "close"},  # the rest of it may still come
     )
 
 

@@ -124,7 +124,9 @@ def empty_database_url(request: pytest.FixtureRequest) -> URL:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def shared_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+def standing_app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> FastAPI:
     """An app that all tests share, on SQLite and PostgreSQL. The tests must not leave any data."""
     if request.param == "sqlite":
         url = make_url(f"sqlite:///{tmp_path_factory.mktemp('standing') / 'todo.db'}")

@@ -10,10 +10,10 @@ from tests.actors import bearer, client_of
 
 
 @pytest.fixture(scope="session")
-def anonymous(shared_app: FastAPI) -> Iterator[TestClient]:
-    yield from client_of(shared_app, {})
+def anonymous(standing_app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(standing_app, {})
 
 
 @pytest.fixture(scope="session")
-def ann(shared_app: FastAPI) -> Iterator[TestClient]:
-    yield from client_of(shared_app, bearer("ann"))
+def ann(standing_app: FastAPI) -> Iterator[TestClient]:
+    yield from client_of(standing_app, bearer("ann"))

@@ -171,9 +171,9 @@ def test_an_unexpected_exception_is_500_without_details(
 
 
 def test_an_unexpected_exception_reaches_the_server(
-    shared_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+    standing_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with TestClient(shared_app, headers=bearer("ann")) as client:
+    with TestClient(standing_app, headers=bearer("ann")) as client:
         _fail_with(ZeroDivisionError("s3cret"), monkeypatch)
 
         with pytest.raises(ZeroDivisionError, match="s3cret"):

@@ -137,11 +137,11 @@ def fail(*_: object, **__: object) -> None:
 
 
 def test_an_unexpected_exception_is_logged_with_the_request_id(
-    shared_app: FastAPI,
+    standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
-    with TestClient(shared_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
+    with TestClient(standing_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
         monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
         response = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
 
@@ -152,11 +152,11 @@ def test_an_unexpected_exception_is_logged_with_the_request_id(
 
 
 def test_a_request_without_a_response_is_logged(
-    shared_app: FastAPI,
+    standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
-    with TestClient(shared_app) as client:
+    with TestClient(standing_app) as client:
         monkeypatch.setattr("starlette.middleware.cors.CORSMiddleware.__call__", fail)
         with pytest.raises(ZeroDivisionError):
             client.get("/health")

@@ -38,8 +38,8 @@ GENERATED = [
 
 
 @pytest.fixture(scope="session")
-def caller(shared_app: FastAPI) -> Iterator[ASGIClient]:
-    with get_client(cast(Any, shared_app)) as client:
+def caller(standing_app: FastAPI) -> Iterator[ASGIClient]:
+    with get_client(cast(Any, standing_app)) as client:
         client.headers.update(bearer("ann"))
         yield client
 
