@@ -1,7 +1,7 @@
-"""Verify the Bearer token of a request and return its user; without a good token it is a 401.
+"""Verify the Bearer token of a request and return its user. Without a valid token, raise a 401.
 
-python-jose checks the signature only. It does not enforce all of RFC 7515 and RFC 7519, and its
-exceptions share no base class. This module checks the rest, and names the source of each rule.
+python-jose checks only the signature. It does not enforce all of RFC 7515 and RFC 7519, and its
+exceptions share no base class. This module checks the rest, and cites the source of each rule.
 """
 
 import json
@@ -52,7 +52,7 @@ class InvalidTokenError(Exception):
 
 
 class _Accepted(NamedTuple):
-    """A verified token. It is good until it expires or its key leaves the key set."""
+    """A verified token. It is valid until it expires or its key leaves the key set."""
 
     user: User
     expires_at: float
@@ -60,7 +60,7 @@ class _Accepted(NamedTuple):
 
 
 class TokenVerifier:
-    """Verifies tokens by the secret (HS256), by the auth server's key set, or by either."""
+    """Verifies tokens with the secret (HS256), with the auth server's key set, or with either."""
 
     def __init__(self, settings: Settings) -> None:
         self._issuer, self._audiences = settings.issuer, settings.audiences
@@ -77,7 +77,7 @@ class TokenVerifier:
 
         Raises:
             InvalidTokenError: the token is not valid, for whatever reason.
-            AuthServerUnavailableError: no key set could be fetched so far.
+            AuthServerUnavailableError: no key set has been fetched yet.
 
         """
         # Check the length first: the cost of everything below grows with it.
@@ -135,13 +135,13 @@ class TokenVerifier:
         keys = await self._key_set.get(kid)
         if not keys:
             raise InvalidTokenError(
-                "Token is signed with a key that is not known",
+                "Token is signed with an unknown key",
                 f"Token has a kid that is not in the key set of {self._key_set.name}",
             )
         # RFC 8725, 3.1: the key says which algorithms are allowed, not the token.
         if algorithm not in keys:
             raise InvalidTokenError(
-                "Token is signed with another algorithm than its key's",
+                "Token is signed with an algorithm that its key does not allow",
                 f"Token is signed with {algorithm}, but its key is for {' or '.join(keys)}",
             )
         return keys[algorithm]
@@ -173,7 +173,7 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     segments = token.split(".")
     if len(segments) == 2:  # noqa: PLR2004  # <session id>.<signature>
         raise InvalidTokenError(
-            "This is Better Auth's session token; send the JWT that /api/auth/token gives",
+            "This is Better Auth's session token; send the JWT that /api/auth/token returns",
             "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token",
         )
     if len(segments) != 3:  # noqa: PLR2004  # RFC 7515, 3.1: header, payload, signature
@@ -219,7 +219,7 @@ def _json_object(encoded: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate names (RFC 7515, 4; RFC 7519, 4): parsers differ in which one they take."""
+    """Refuse duplicate names (RFC 7515, 4; RFC 7519, 4): parsers differ in which one they use."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _malformed()
@@ -241,7 +241,7 @@ def _check_signature(token: str, key: Key, algorithm: str) -> None:
 def _check_times(claims: Mapping[str, Any]) -> None:
     """Check `exp` (required), `nbf` and `iat` (RFC 7519, 4.1.4 to 4.1.6).
 
-    `iat` must be a number only: it says how old a token is, not when it is valid.
+    `iat` only has to be a number: it is the time of issue, and does not limit validity.
     """
     if "exp" not in claims:
         raise InvalidTokenError("Token has no expiry")
@@ -310,7 +310,7 @@ def _unauthorized(description: str) -> HTTPException:
 
 
 class _BearerScheme(SecurityBase):
-    """The scheme as /docs shows it; called, it gives the user whom the route has found."""
+    """The security scheme for /docs. As a dependency, it returns the user that the route found."""
 
     model = HTTPBearer(
         bearerFormat="JWT",
@@ -336,7 +336,7 @@ async def require_own_path(
     ],
     user: CurrentUser,
 ) -> None:
-    """Refuse a path that names another user."""
+    """Refuse a path with another user's id."""
     if user_id != user.id:
         raise HTTPException(HTTPStatus.FORBIDDEN, "The path names another user than the token")
 

@@ -21,10 +21,10 @@ import driver
 from overload import Places
 from schema import Schema
 
-# Connections of one process. With 8, a hundred clients cost each other a twentieth more; more than
-# 16 cost PostgreSQL, which has a process for each, what they save here.
+# Connections per process. With 8, requests of a hundred clients cost 5 % more. More than 16 cost
+# PostgreSQL, which has a process for each, as much as they save here.
 POOL_SIZE = 16
-# Of these, for one user: statements that are stuck, say on a lock, are mostly those of few users.
+# Connections per user. Statements that hang, for example on a lock, mostly belong to few users.
 USER_POOL_SIZE = 4
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 
@@ -44,7 +44,7 @@ class Database:
             self._threads = ThreadPoolExecutor(POOL_SIZE)
 
     async def run(self, user_id: str, work: Callable[[], Result]) -> Result:
-        """Run work that uses one connection while the event loop goes on, as soon as one is free.
+        """Run work that needs a connection, when one is free, without blocking the event loop.
 
         Raises:
             sqlalchemy.exc.TimeoutError: no connection became free in time.
@@ -54,7 +54,7 @@ class Database:
         return await self.places.run(user_id, partial(self._start, work))
 
     def close(self) -> None:
-        """Close the idle connections, and end the threads; the next use starts new ones."""
+        """Close idle connections and stop the threads. The next use starts new ones."""
         self.engine.dispose()
         if self._threads is not None:
             self._threads.shutdown()
@@ -68,7 +68,7 @@ class Database:
 
 
 def make_engine(url: URL) -> Engine:
-    """Create an engine whose every statement is its own transaction; it connects on first use.
+    """Create an engine that runs each statement in its own transaction. It connects on first use.
 
     Each operation is one statement, so BEGIN, COMMIT and ROLLBACK would only cost round trips.
     """
@@ -79,24 +79,24 @@ def make_engine(url: URL) -> Engine:
         skip_autocommit_rollback=True,
         poolclass=QueuePool,
         pool_size=POOL_SIZE,
-        max_overflow=-1,  # Database.run bounds them; the pool itself would block the event loop
+        max_overflow=-1,  # Database.run limits them; waiting in the pool would block the event loop
         pool_use_lifo=True,
         pool_reset_on_return=None,
         hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS} if is_sqlite else driver.CONNECT_ARGS,
-        # HSTORE, which this schema does not use, would cost a catalog query per connection.
+        # HSTORE, which the schema does not use, would cost a catalog query per connection.
         **({} if is_sqlite else {"use_native_hstore": False}),
     )
     event.listen(engine, "handle_error", _leave_read_only_server)
     if not is_sqlite:
-        set_wait_callback(driver.wait)  # psycopg2 has one for all connections of the process
+        set_wait_callback(driver.wait)  # process-wide: psycopg2 has no callback per connection
         event.listen(engine, "do_connect", driver.connect)
         event.listen(engine, "checkout", driver.refuse_closed)
     return engine
 
 
 def _leave_read_only_server(failure: ExceptionContext) -> None:
-    """Drop all connections to a server that became read-only: the next may reach its successor."""
+    """Drop all connections to a server that is now read-only: new ones may reach its successor."""
     error = failure.original_exception
     is_read_only = isinstance(error, ReadOnlySqlTransaction) or (
         isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
@@ -107,7 +107,7 @@ def _leave_read_only_server(failure: ExceptionContext) -> None:
 
 
 async def get_session(request: Request) -> AsyncIterator[Session]:
-    """Yield a session on the database, whose schema is current. Opening one does no I/O."""
+    """Yield a session, after checking that the schema is current. Opening one does no I/O."""
     database: Database = request.app.state.database
     if not database.schema.is_current:
         await database.schema.check()

@@ -1,4 +1,4 @@
-"""How psycopg2 waits for PostgreSQL: in the event loop, and never past a request's deadline."""
+"""Make psycopg2 wait for PostgreSQL in the event loop, but never past a request's deadline."""
 
 import asyncio
 import math
@@ -24,31 +24,31 @@ from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 from typing_extensions import override
 
-# A caller waits five seconds at most; one of them is for the network and our own event loop.
+# Clients get a response within 5 s. One of them is reserved for the network and the event loop.
 ANSWER_SECONDS = 4.0
-# A server may have several addresses: if one does not answer, the next is tried after this.
+# How long to wait for one of several addresses of a server before trying the next.
 ADDRESS_SECONDS = 1
-# PostgreSQL cancels a statement itself before we close the connection on it.
+# PostgreSQL cancels a statement this long before the deadline, when we close the connection.
 HANG_UP_AFTER_SECONDS = 0.5
 
-# The default may be stricter, which would refuse concurrent writers of a row. Reads do not need it:
-# each is one statement, and no writer is serializable.
+# The database's default may be stricter, and then concurrent writes to a row fail. Reads do not
+# need this: each is one statement, and no writer is serializable.
 READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
 
 Result = TypeVar("Result")
 
-# When the current request must be answered, on the monotonic clock. Nothing else has a deadline.
+# When the current request must be answered, on the monotonic clock. Other code has no deadline.
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def start_deadline(seconds: float) -> None:
-    """Give what this task executes from here on so much time."""
+    """Set the deadline of everything that this task executes from now on."""
     _deadline.set(time.monotonic() + seconds)
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Give what is executed in the block so much time, however long the request has taken."""
+    """Give the block its own deadline, however much time the request has already taken."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -58,8 +58,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Commit everything executed in the block, or nothing: an exception closes the connection."""
-    # SQLite must take its write lock first: later it could only fail.
+    """Run the block in a transaction. An exception rolls it back and closes the connection."""
+    # Take SQLite's write lock first: taking it after a read may fail without waiting.
     is_sqlite = connection.dialect.name == "sqlite"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
     try:
@@ -71,28 +71,28 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], Result]) -> Result:
-    """Run work that takes long in a thread, so that a handler does not hold up the event loop."""
+    """Run slow work in a thread, so that a handler does not block the event loop."""
     return await_(asyncio.to_thread(work)) if _in_handler() else work()
 
 
 class TimedCursor(Psycopg2Cursor):
-    """Sends each statement together with its isolation level and the time that is left for it.
+    """Sends each statement together with its isolation level and its timeout.
 
-    All travel in one message, which PostgreSQL runs as one transaction: this costs no round trip,
-    and the session keeps no setting, which a pooler would hand to its next client. The driver's
-    `cancel()` is no alternative: it holds the GIL while a frozen server does not answer.
+    All travel in one message, which PostgreSQL runs as one transaction. This costs no round trip,
+    and the session keeps no setting, which a pooler would pass on to its next client. psycopg2's
+    `cancel()` is no alternative: it holds the GIL while a frozen server does not respond.
     """
 
     @override
     def execute(self, query: Any, vars: Any = None) -> None:
-        # psycopg2 itself passes bytes when it executes for many rows.
+        # psycopg2.extras passes bytes when it executes a statement for many rows.
         statement = query.decode() if isinstance(query, bytes) else query
         settings = "" if statement.startswith("SELECT") else READ_COMMITTED
         deadline = _deadline.get()
         if deadline != math.inf:
             seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
-            if seconds <= 0:  # zero would mean no limit
-                raise psycopg2.OperationalError("No time is left for the statement")
+            if seconds <= 0:  # a timeout of 0 would mean no limit
+                raise psycopg2.OperationalError("No time left for the statement")
             settings += f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
         super().execute(settings + statement, vars)
 
@@ -100,16 +100,16 @@ class TimedCursor(Psycopg2Cursor):
 class WatchedConnection(Psycopg2Connection):
     """A connection whose socket the event loop watches from the first wait until it is closed.
 
-    Adding and removing the socket for each wait would cost three times as much as the wait itself.
+    Registering the socket for each wait would cost three times as much as the wait itself.
     """
 
-    _loop: asyncio.AbstractEventLoop | None = None  # which watches the socket
-    _fileno = -1  # of that socket; psycopg2 does not return it once the server has closed it
+    _loop: asyncio.AbstractEventLoop | None = None  # the loop that watches the socket
+    _fileno = -1  # psycopg2 does not return it after the server has closed the connection
     _waiter: "asyncio.Future[None] | None" = None
     _unread_events = 0
 
     def readable(self) -> "asyncio.Future[None]":
-        """Return a future that is done once the server has sent something."""
+        """Return a future that is done when the server has sent something."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self.unwatch()
@@ -124,14 +124,14 @@ class WatchedConnection(Psycopg2Connection):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
             return
-        # One such event is usual: the waiter has not read yet. If there are more, the server has
-        # sent something unasked, such as its end, and the event loop would report it forever.
+        # One such event is normal: the waiter has not read yet. More mean that the server has sent
+        # something unsolicited, such as EOF, which the event loop would report forever.
         self._unread_events += 1
         if self._unread_events > 1:
             self.unwatch()
 
     def unwatch(self) -> None:
-        """Stop watching the socket, which must happen before it is closed and its number reused."""
+        """Stop watching the socket. Call this before closing it: its number may be reused."""
         loop, self._loop = self._loop, None
         if loop is None or loop.is_closed():
             return
@@ -147,8 +147,8 @@ class WatchedConnection(Psycopg2Connection):
 
 
 def _in_handler() -> bool:
-    """Tell whether this is a greenlet of the event loop, which can wait without blocking it."""
-    # Asked first, since greenlets keep something of each thread that asks them.
+    """Return whether this code runs in a handler's greenlet, where it can yield to the loop."""
+    # Check for the loop first: greenlet keeps state for every thread that calls it.
     return _running_loop() is not None and in_greenlet()
 
 
@@ -159,8 +159,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-# `client_encoding`: psycopg2 otherwise takes the encoding of the database, whatever that is.
-# The keepalives find out within a minute that a router has forgotten the connection.
+# `client_encoding`: by default, psycopg2 uses the encoding of the database.
+# The keepalives detect within a minute that a router has dropped the connection.
 CONNECT_ARGS: dict[str, object] = {
     "client_encoding": "utf8",
     "keepalives_idle": 30,
@@ -172,10 +172,10 @@ CONNECT_ARGS: dict[str, object] = {
 
 
 def wait(connection: Psycopg2Connection) -> None:
-    """Wait for the server until the deadline: psycopg2's wait callback.
+    """Wait for the server until the deadline. This is psycopg2's wait callback.
 
-    In a greenlet, where handlers run, the event loop goes on meanwhile. If this raises, psycopg2
-    closes the connection.
+    In a handler's greenlet, the event loop keeps running. If this raises, psycopg2 closes the
+    connection.
     """
     try:
         while (state := connection.poll()) != POLL_OK:
@@ -196,7 +196,7 @@ def _seconds_left() -> float | None:
         return None
     seconds = deadline - time.monotonic()
     if seconds <= 0:
-        raise psycopg2.OperationalError("The database does not answer in time")
+        raise psycopg2.OperationalError("The database did not respond in time")
     return seconds
 
 
@@ -204,7 +204,7 @@ def _wait_in_event_loop(connection: WatchedConnection, state: int, seconds: floa
     loop = asyncio.get_running_loop()
     if state == POLL_READ:
         ready = connection.readable()
-    else:  # a statement that is larger than the buffers
+    else:  # the statement is larger than the socket's buffer
         ready = loop.create_future()
         loop.add_writer(connection.fileno(), _finish, ready)
     timer = loop.call_later(math.inf if seconds is None else seconds, _finish, ready)
@@ -217,12 +217,12 @@ def _wait_in_event_loop(connection: WatchedConnection, state: int, seconds: floa
 
 
 def _finish(future: "asyncio.Future[None]") -> None:
-    if not future.done():  # pragma: no branch  # time and socket may come at once
+    if not future.done():  # pragma: no branch  # the timer and the socket may both call this
         future.set_result(None)
 
 
 def is_ready(connection: Psycopg2Connection, state: int, seconds: float | None) -> bool:
-    """Wait in this thread until the socket is ready, or not even then."""
+    """Block this thread until the socket is ready or the time is up; return whether it is ready."""
     if not hasattr(select, "poll"):  # Windows
         reading, writing = ([connection], []) if state == POLL_READ else ([], [connection])
         return any(select.select(reading, writing, [], seconds))
@@ -234,7 +234,7 @@ def is_ready(connection: Psycopg2Connection, state: int, seconds: float | None) 
 def refuse_closed(driver: DBAPIConnection, _: ConnectionPoolEntry, __: object) -> None:
     """Make the pool replace a connection that the server has closed while it was idle.
 
-    The server seldom says anything else unasked, so that only then a statement must find out.
+    Servers rarely send anything else to an idle connection, so the test query is rarely needed.
     """
     connection = cast("Psycopg2Connection", driver)
     if is_ready(connection, POLL_READ, 0):
@@ -247,9 +247,9 @@ def refuse_closed(driver: DBAPIConnection, _: ConnectionPoolEntry, __: object) -
 def connect(
     dialect: Dialect, _: ConnectionPoolEntry, arguments: list[Any], parameters: dict[str, Any]
 ) -> DBAPIConnection:
-    """Connect before the deadline, whatever the name servers and the server's addresses do.
+    """Connect before the deadline, even if name servers or some addresses do not respond.
 
-    In a thread that can be left behind: looking up a name blocks for as long as it takes.
+    This runs in a thread that can be abandoned, because a name lookup blocks without a time limit.
     """
     attempt: Future[DBAPIConnection] = Future()
     attempt.set_running_or_notify_cancel()
@@ -257,7 +257,7 @@ def connect(
     def run() -> None:
         try:
             attempt.set_result(_connect_to_any(dialect, arguments, parameters))
-        except Exception as error:  # noqa: BLE001  # it is raised where the attempt is waited for
+        except Exception as error:  # noqa: BLE001  # raised again where the result is awaited
             attempt.set_exception(error)
 
     threading.Thread(target=copy_context().run, args=[run], daemon=True).start()
@@ -267,9 +267,9 @@ def connect(
             return await_(asyncio.wait_for(asyncio.wrap_future(attempt), seconds))
         return attempt.result(seconds)
     except TimeoutError as error:
-        raise psycopg2.OperationalError("No connection within the time that is left") from error
+        raise psycopg2.OperationalError("Could not connect in time") from error
     finally:
-        if not attempt.done():  # it may still succeed
+        if not attempt.done():  # it may still succeed, after the caller has given up
             attempt.add_done_callback(_close)
 
 
@@ -283,8 +283,8 @@ def _connect_to_any(
 ) -> DBAPIConnection:
     """Try one address after the other.
 
-    libpq does that as well, but it moves on from an address that does not answer only where it
-    waits itself, not under a wait callback.
+    libpq does that too, but with a wait callback it does not give up on an address that does not
+    respond.
     """
     *others, last = _addresses(parameters)
     for address in others:
@@ -294,26 +294,26 @@ def _connect_to_any(
         return dialect.connect(*arguments, **parameters | last)
     except psycopg2.OperationalError as error:
         problem = str(error)
-    # Outside the handler, since the first error would keep what there is of the connection open.
+    # Not inside `except`: the first error would keep the failed connection open as its context.
     server = last.get("hostaddr") or parameters.get("host") or "the server"
-    raise psycopg2.OperationalError(f"No connection to {server}: {problem}")
+    raise psycopg2.OperationalError(f"Cannot connect to {server}: {problem}")
 
 
 def _addresses(parameters: dict[str, Any]) -> list[dict[str, str]]:
-    """Return what to connect to: each address of each host, or a socket in a folder."""
+    """Return the connection parameters of each address of each host, and of each Unix socket."""
     if "host" not in parameters or "hostaddr" in parameters:
-        return [{}]  # libpq knows
+        return [{}]  # nothing to resolve
     hosts = str(parameters["host"]).split(",")
     ports = str(parameters.get("port", "")).split(",")
     addresses = []
-    for host, port in zip(hosts, ports * len(hosts), strict=False):  # one port may be for all
+    for host, port in zip(hosts, ports * len(hosts), strict=False):  # all may share one port
         to = {"host": host, "port": port}
         if host.startswith("/"):
             addresses.append(to)
             continue
-        with suppress(OSError, UnicodeError):  # another host may have one
+        with suppress(OSError, UnicodeError):  # another host may have an address
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             addresses += [to | {"hostaddr": str(address[0])} for *_, address in found]
     if not addresses:
-        raise psycopg2.OperationalError(f"No address is known of {parameters['host']}")
+        raise psycopg2.OperationalError(f"Cannot resolve {parameters['host']}")
     return addresses

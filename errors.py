@@ -1,4 +1,4 @@
-"""The one error body, and the exceptions that become it."""
+"""Define the error body, and map exceptions to error responses."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
@@ -29,7 +29,7 @@ FIELD_MAX_CHARS = 100
 
 SEND_JSON = "Send a JSON object, with Content-Type: application/json"
 NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
-PATH_SHOWN_CHARS = 200
+SUGGESTION_MAX_CHARS = 200
 
 
 class ErrorBody(BaseModel):
@@ -81,12 +81,12 @@ class ValidationErrorBody(ErrorBody):
     )
 
 
-# What an operation documents beside its success.
+# The additional responses that an operation documents.
 Responses = dict[int | str, dict[str, Any]]
 
 
 def documented(status_code: int, description: str, detail: str) -> Responses:
-    """Document an error with the body that a caller will see."""
+    """Document an error response with an example of its body."""
     example = {"detail": detail, "status_code": status_code}
     content = {"application/json": {"example": example}}
     return {status_code: {"model": ErrorBody, "description": description, "content": content}}
@@ -105,8 +105,8 @@ UNAVAILABLE = documented(
 )
 
 
-# What PostgreSQL says once somebody has changed the schema under a running program. SQLite says it
-# by an OperationalError.
+# PostgreSQL's errors if somebody changes the schema while the service runs. SQLite raises
+# OperationalError instead.
 SCHEMA_CHANGED = (
     postgresql.UndefinedTable,
     postgresql.UndefinedColumn,
@@ -116,11 +116,11 @@ SCHEMA_CHANGED = (
 
 
 class SchemaNotCurrentError(Exception):
-    """The database answers, but its schema is not the one this program works with."""
+    """The database responds, but its schema is not the one that this version needs."""
 
 
 class AuthServerUnavailableError(Exception):
-    """No key set could be fetched so far, so tokens of the auth server cannot be verified."""
+    """No key set has been fetched yet, so the auth server's tokens cannot be verified."""
 
 
 def error_response(
@@ -130,36 +130,36 @@ def error_response(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[FieldError] | None = None,
 ) -> JSONResponse:
-    """Build the body that every error has."""
+    """Build an error response. All have the same shape."""
     body: dict[str, object] = {"detail": detail, "status_code": status_code}
     if errors is not None:
         body["errors"] = [error.model_dump() for error in errors]
     return JSONResponse(body, status_code, headers)
 
 
-async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     paths: Paths = request.app.state.paths
     path = path_in_app(request.scope)
     headers, detail = dict(error.headers or {}), error.detail
-    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, of a body that it cannot read
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI cannot read the body
         detail = NOT_JSON
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # RFC 9110, 15.5.6. The framework names the methods of one route.
+        # RFC 9110, 15.5.6. Starlette lists only the methods of one route.
         headers["Allow"] = ", ".join(sorted(paths.methods(path)))
     elif not paths.methods(path) and (similar := paths.similar(path)):
-        meant = quote(prefix_of(request.scope) + similar)
-        if len(meant) <= PATH_SHOWN_CHARS:  # users' ids may be of any length
-            detail = f"{detail}; did you mean {meant}?"
+        suggestion = quote(prefix_of(request.scope) + similar)
+        if len(suggestion) <= SUGGESTION_MAX_CHARS:  # a user id in it may have any length
+            detail = f"{detail}; did you mean {suggestion}?"
     return error_response(error.status_code, detail, headers=headers)
 
 
 def invalid(where: str, *field: str, message: str) -> RequestValidationError:
-    """Make the error of a field that the framework has found nothing wrong with."""
+    """Create the validation error of a field that FastAPI itself accepts."""
     return RequestValidationError([{"type": "value_error", "loc": (where, *field), "msg": message}])
 
 
-async def _answer_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-    # From `loc` and `msg` alone: `input` is the caller's, of any size, and may not be JSON.
+async def _handle_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+    # Leave out `input`: it comes from the client, has any size, and may not be JSON.
     errors = [
         FieldError(field=_field_of(problem["loc"]), message=_message_of(problem))
         for problem in error.errors()[:ERRORS_MAX]
@@ -169,7 +169,7 @@ async def _answer_invalid_request(_: Request, error: RequestValidationError) -> 
 
 
 def _field_of(loc: Sequence[int | str]) -> str:
-    """`("body", "title")` is the field `title`; `("body",)` and `("body", 17)` are the body."""
+    """Return `title` for `("body", "title")`; `body` for `("body",)` and `("body", 17)`."""
     names = [name for name in loc[1:] if isinstance(name, str)]
     return ", ".join(names)[:FIELD_MAX_CHARS] or str(loc[0])
 
@@ -183,33 +183,33 @@ def _message_of(problem: Mapping[str, Any]) -> str:
 
 
 def cause_of(error: Exception) -> str:
-    """Say in one line what the driver said; SQLAlchemy's own message carries the statement."""
+    """Return the driver's message in one line. SQLAlchemy's own would include the statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(cause).strip().partition("\n")[0]
 
 
-async def _answer_database_failure(request: Request, error: Exception) -> JSONResponse:
+async def _handle_database_failure(request: Request, error: Exception) -> JSONResponse:
     request.state.reason = cause_of(error)
     return _unavailable("The database is not available; try again")
 
 
-async def _answer_database_error(request: Request, error: DatabaseError) -> JSONResponse:
-    if type(error) is DatabaseError:  # what SQLite says of a damaged file
-        return await _answer_database_failure(request, error)
+async def _handle_database_error(request: Request, error: DatabaseError) -> JSONResponse:
+    if type(error) is DatabaseError:  # SQLite: the file is damaged
+        return await _handle_database_failure(request, error)
     if isinstance(error.orig, SCHEMA_CHANGED):
         request.state.reason = cause_of(error)
         return _unavailable("The database schema is not current; try again")
-    raise error  # pragma: no cover  # one of its kinds, a mistake of ours; the tracer misses it
+    raise error  # pragma: no cover  # a subclass: a bug of ours. Coverage misses this line.
 
 
-async def _answer_schema_not_current(
+async def _handle_schema_not_current(
     request: Request, error: SchemaNotCurrentError
 ) -> JSONResponse:
     request.state.reason = str(error)
     return _unavailable("The database schema is not current; try again")
 
 
-async def _answer_no_auth_server(
+async def _handle_auth_server_unavailable(
     request: Request, error: AuthServerUnavailableError
 ) -> JSONResponse:
     request.state.reason = str(error)
@@ -217,7 +217,7 @@ async def _answer_no_auth_server(
 
 
 def busy_response() -> JSONResponse:
-    """Refuse what cannot be answered soon."""
+    """Build the response to a request that is refused because of overload."""
     return _unavailable("The server is busy; try again")
 
 
@@ -227,22 +227,22 @@ def _unavailable(detail: str) -> JSONResponse:
     )
 
 
-async def _answer_unexpected(_: Request, __: Exception) -> JSONResponse:
-    # Starlette raises the exception again once this is sent, so that the server logs its traceback.
+async def _handle_unexpected(_: Request, __: Exception) -> JSONResponse:
+    # Starlette then re-raises the exception, and the server logs its traceback.
     return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
 
 
 EXCEPTION_HANDLERS: dict[
     int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
 ] = {
-    HTTPException: _answer_http_exception,
-    RequestValidationError: _answer_invalid_request,
-    OperationalError: _answer_database_failure,
-    InterfaceError: _answer_database_failure,
-    InternalError: _answer_database_failure,  # a fail-over left the server read-only
-    DatabaseError: _answer_database_error,
-    PoolTimeoutError: _answer_database_failure,
-    AuthServerUnavailableError: _answer_no_auth_server,
-    SchemaNotCurrentError: _answer_schema_not_current,
-    Exception: _answer_unexpected,
+    HTTPException: _handle_http_exception,
+    RequestValidationError: _handle_validation_error,
+    OperationalError: _handle_database_failure,
+    InterfaceError: _handle_database_failure,
+    InternalError: _handle_database_failure,  # after a failover, the server may be read-only
+    DatabaseError: _handle_database_error,
+    PoolTimeoutError: _handle_database_failure,
+    AuthServerUnavailableError: _handle_auth_server_unavailable,
+    SchemaNotCurrentError: _handle_schema_not_current,
+    Exception: _handle_unexpected,
 }

@@ -1,4 +1,4 @@
-"""What surrounds the routes: the path prefix, HEAD, CORS, and the headers of every response."""
+"""Middleware around the routes: the path prefix, HEAD, CORS, and headers of every response."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from paths import Paths, path_in_app, without_prefix
 
 ORIGIN_SHOWN_CHARS = 100
 
-# OWASP's REST Security Cheat Sheet. Strict-Transport-Security is for whoever ends TLS to decide.
+# OWASP's REST Security Cheat Sheet. Strict-Transport-Security is up to whatever terminates TLS.
 SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -24,10 +24,10 @@ SECURITY_HEADERS = [
 
 
 class Prefix:
-    """Finds the prefix in the path of a request, whether or not a proxy has removed it.
+    """Handles the path prefix, whether or not a proxy has removed it from the path.
 
-    The prefix is the `root_path` that the server was started with, and nothing that a request
-    says. From here on, `path` is `root_path` and a path of the app, as ASGI defines it.
+    The prefix is the `root_path` that the server was started with; no request can change it.
+    Afterwards, `path` is `root_path` plus a path of the app, as ASGI defines it.
     """
 
     def __init__(self, app: ASGIApp, paths: Paths) -> None:
@@ -35,9 +35,9 @@ class Prefix:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its `root_path` and `path` in order."""
+        """Pass the request on with normalized `root_path` and `path`."""
         if scope["type"] == "http" and scope.get("root_path"):
-            # uvicorn puts its --root-path, as it is written, before every path that arrives.
+            # uvicorn prepends its --root-path, unchanged, to the path of every request.
             arrived = path_in_app(scope)
             root_path = scope["root_path"].strip("/")
             root_path = scope["root_path"] = f"/{root_path}" if root_path else ""
@@ -46,20 +46,20 @@ class Prefix:
 
     def _below(self, root_path: str, path: str) -> str:
         below = without_prefix(path, root_path)
-        # Under the prefix /api, a path of the app may begin like one with the prefix.
+        # With the prefix /api, paths of the app such as /api/tasks begin with it too.
         if self._paths.methods(path) and not self._paths.methods(below):
             return path
         return below
 
 
 class HeadAsGet:
-    """Answers HEAD as the routes answer GET, without the body (RFC 9110, 9.3.2)."""
+    """Handles HEAD like GET, without sending the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass HEAD on as GET, and only the head of the answer back."""
+        """Pass HEAD on as GET, and send only the headers of the response."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -70,24 +70,24 @@ class HeadAsGet:
             if message["type"] == "http.response.start":
                 await send(message)
             elif not ended:
-                # To a response that streams, the client is gone from now on.
+                # From now on, a streaming response sees a disconnected client.
                 ended = True
                 await send({"type": "http.response.body"})
 
-        scope.setdefault("fastapi", {})  # where the request log finds the route
+        scope.setdefault("fastapi", {})  # shared with the copy: the request log reads the route
         await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class CORS(CORSMiddleware):
-    """Starlette's, for this API; its refusal of a preflight has the body of every other error."""
+    """Starlette's CORS middleware. Refused preflights get the same error body as other errors."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
             allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-            # Sentry, OpenTelemetry and others add their own. A header cannot act in the user's
-            # name here: there are no cookies.
+            # Sentry, OpenTelemetry and others add their own headers. Allowing all is safe because
+            # there are no cookies that could authenticate the user.
             allow_headers=("*",),
             expose_headers=(
                 "ETag",
@@ -125,7 +125,7 @@ class CORS(CORSMiddleware):
 
     @override
     def preflight_response(self, request_headers: datastructures.Headers) -> Response:
-        """Answer a preflight."""
+        """Respond to a preflight request."""
         response = super().preflight_response(request_headers)
         if response.status_code == 200:  # noqa: PLR2004
             return response
@@ -138,18 +138,18 @@ class CORS(CORSMiddleware):
 
 
 class Headers:
-    """Adds the headers of every answer; one that states its own keeps it."""
+    """Adds headers to every response, unless it already sets them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add to its answer."""
+        """Pass the request on, and add the headers to its response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
-                more = scope["state"].get("headers", ())  # of a limit on the request rate
+                more = scope["state"].get("headers", ())  # of the rate limit
                 added = [header for header in (*SECURITY_HEADERS, *more) if header[0] not in own]
                 message["headers"] = [*message["headers"], *added]
             await send(message)

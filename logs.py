@@ -1,4 +1,4 @@
-"""What the process says: one line for each request, JSON where a program reads it."""
+"""Logging: one line per request, as JSON unless the standard error is a terminal."""
 
 import json
 import logging
@@ -19,16 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 REQUEST_ID_HEADER = b"x-request-id"
-# Visible ASCII, and no longer than what others send: it is written into the log as it is.
+# Visible ASCII of limited length, because the id is written to the log unchanged.
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 FAILURES = range(500, 600)
 REQUEST_FIELDS = ("method", "route", "status", "duration_ms", "user_id", "reason", "request_id")
 
-# They tell of each statement and each request what only their authors need.
+# Libraries that log details of each statement or request.
 CHATTY = ("alembic", "httpx2", "httpcore2")
 
-# Method, route, status and seconds.
+# Called with the method, route, status and duration in seconds of each request.
 Observe = Callable[[str, str | None, int | None, float], None]
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def configure_logging(level: str) -> None:
-    """Write every logger's lines to the standard error, uvicorn's too, in one format."""
+    """Write the lines of all loggers, including uvicorn's, to the standard error in one format."""
     handler = logging.StreamHandler()
     handler.addFilter(_complete)
     if sys.stderr.isatty():
@@ -50,7 +50,7 @@ def configure_logging(level: str) -> None:
                 timestamp="time",
             )
         )
-    # Nobody reads these, and each line would look them up.
+    # Unused fields, which would cost time on each line.
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -58,19 +58,19 @@ def configure_logging(level: str) -> None:
         theirs = logging.getLogger(name)
         theirs.handlers = []
         theirs.setLevel(logging.NOTSET)
-        # uvicorn writes no line of its own for a request where nobody would read it.
+        # Without handlers, uvicorn does not write an access log line of its own.
         theirs.propagate = name != "uvicorn.access"
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _complete(record: logging.LogRecord) -> bool:
-    """Add the id of the request that the line belongs to, and take away what must not be told."""
+    """Add the id of the request, and remove what must not be logged from exceptions."""
     if request_id := _request_id.get():
         record.request_id = request_id
     error = record.exc_info[1] if record.exc_info else None
     while error is not None:
-        # Both put the statement into their message, psycopg2 with what the user wrote in it.
+        # Both put the statement into their message, psycopg2 including the user's values.
         if isinstance(error, StatementError):
             error.statement = None
         if isinstance(error, StatementError | DriverError):
@@ -80,7 +80,7 @@ def _complete(record: logging.LogRecord) -> bool:
 
 
 class _Json(JsonFormatter):
-    """Writes JSON; the line of a request, whose fields are known, in a third of the time."""
+    """Formats lines as JSON. Request lines, whose fields are known, take a third of the time."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -98,7 +98,7 @@ class _Json(JsonFormatter):
 
 
 class _Readable(logging.Formatter):
-    """For a person at a terminal: the message has the rest of a request's fields."""
+    """Formats lines for a terminal, with the other fields of a request after the message."""
 
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -108,21 +108,21 @@ class _Readable(logging.Formatter):
 
 
 class RequestLog:
-    """Gives each request an id, its caller's where that is one, writes its line, and counts it."""
+    """Logs each request, calls `observe`, and adds the request id: the client's, if valid."""
 
     def __init__(self, app: ASGIApp, observe: Observe | None = None) -> None:
         self._app = app
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, with `X-Request-ID` in whatever answer it is."""
+        """Handle a request, and add `X-Request-ID` to every response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
         request_id = _given_id(scope) or f"{random.getrandbits(128):032x}"
         _request_id.set(request_id)
-        status: int | None = None  # where the caller went away before there was one
+        status: int | None = None  # stays None if the client disconnects before the response
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -145,10 +145,10 @@ class RequestLog:
 
 
 def _template(scope: Scope) -> str | None:
-    """Give the route's path with its parameters' names, or None where no route was found."""
-    # What FastAPI keeps of the route that it has found; `scope["route"]` lacks the prefix.
+    """Return the path template of the route, or None if no route matched."""
+    # FastAPI stores the matched route here; `scope["route"]` lacks the router's prefix.
     context = scope.get("fastapi", {}).get("effective_route_context")
-    return None if context is None else context.path or None  # files have an empty one
+    return None if context is None else context.path or None  # static files have an empty path
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -1,4 +1,4 @@
-"""Puts the app together; `uv run main.py` serves it."""
+"""Create the app. `uv run main.py` serves it."""
 
 import argparse
 import gc
@@ -37,15 +37,15 @@ from routes import changes, docs, health, tasks, transfers, users
 from settings import ENV_FILE, ROOT, DatabaseSettings, Settings, read_settings
 from telemetry import HiddenQuery, trace_statements
 
-SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: a key as long as the hash
+SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: at least as long as the hash
 GRACEFUL_SHUTDOWN_SECONDS = 8
-# uvicorn's 5 are too few to import everything on a busy machine: it would kill each worker in turn.
+# uvicorn's 5 s are too short to import everything on a busy machine: it would kill all workers.
 WORKER_START_SECONDS = 60
-# A collector that is away must not hold up the end of the process.
+# An unavailable collector must not delay the shutdown.
 EXPORT_TIMEOUT_SECONDS = 2
-# New objects before Python looks for garbage; its own 700 are less than one request makes.
+# New objects between garbage collections. Python's 700 are fewer than one request creates.
 GC_THRESHOLD = 10_000
-# RFC 3986, 2.3: what is never percent-encoded, so that no proxy writes it otherwise.
+# RFC 3986, 2.3: characters that are never percent-encoded, so that no proxy rewrites them.
 PATH_PREFIX = re.compile(r"[A-Za-z0-9._~/-]*")
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -72,12 +72,12 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Bring the schema up to date, and serve; without a database too, until it comes."""
+    """Bring the schema up to date before serving. Serve even if the database is unavailable."""
     database: Database = app.state.database
     try:
         await run_in_threadpool(database.schema.require_current)
     except (OperationalError, SchemaNotCurrentError) as error:
-        logger.warning("Answering 503 until this is mended: %s", cause_of(error))
+        logger.warning("Responding 503 until this is fixed: %s", cause_of(error))
     yield
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
@@ -85,7 +85,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the app. It does not touch the database before it starts."""
+    """Create the app. It does not connect to the database before it starts."""
     secret = settings.better_auth_secret
     if secret is not None and len(secret.get_secret_value().encode()) < SECRET_RECOMMENDED_BYTES:
         logger.warning("BETTER_AUTH_SECRET is shorter than %d bytes", SECRET_RECOMMENDED_BYTES)
@@ -97,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=docs.TAGS,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
-        # A redirect would be built from the Host header, which is the caller's.
+        # Redirects would use the Host header, which the client controls.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         telemetry={
@@ -105,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
             "tracing": exporting,
             "metrics": exporting,
             "operation_spans": False,
-            "logs": False,  # they would carry the messages of exceptions
+            "logs": False,  # they would contain the messages of exceptions
         },
         docs_url=None,
         redoc_url=None,
@@ -119,12 +119,12 @@ def create_app(settings: Settings) -> FastAPI:
     _include_routes(app)
     observe = None
     if settings.prometheus_multiproc_dir:
-        metrics = import_module("metrics")  # which costs nothing where it is not wanted
+        metrics = import_module("metrics")  # not at the top: it costs time and needs the variable
         app.include_router(metrics.router)
         observe = metrics.observe
     app.state.paths = Paths(app.routes)
-    # Around Starlette's ServerErrorMiddleware, where add_middleware cannot put them: a browser
-    # must be able to read a 500 as well, and the log must have it.
+    # Wrap Starlette's ServerErrorMiddleware, which add_middleware cannot do: browsers must be able
+    # to read a 500 too, and it must be logged.
     stack = Headers(
         CORS(
             Limit(app.build_middleware_stack(), app.state.database.places.line),
@@ -173,7 +173,7 @@ def _id_with_user(route: APIRoute) -> str:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """`main:app`, built when a server asks for it, so that an import alone needs no settings."""
+    """Create `main:app` on first access, so that importing this module needs no settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = read_settings(Settings)
@@ -185,9 +185,9 @@ def __getattr__(name: str) -> FastAPI:
 
 
 def freeze() -> None:
-    """Take what is there by now, and stays, from what Python looks through for garbage.
+    """Exclude all current objects from garbage collection, since they live as long as the process.
 
-    A full collection of it takes 50 ms, in which nobody is answered.
+    A full collection of them takes 50 ms, during which no request is served.
     """
     gc.collect()
     gc.freeze()
@@ -195,7 +195,7 @@ def freeze() -> None:
 
 
 def _tell_libraries(settings: Settings) -> None:
-    """Put into the environment what libraries read there, since `.env` may have it instead."""
+    """Copy settings from `.env` to the environment, where libraries read them."""
     for name in ("otel_exporter_otlp_endpoint", "prometheus_multiproc_dir"):
         if value := getattr(settings, name):
             os.environ[name.upper()] = str(value)
@@ -268,7 +268,7 @@ def sign(secret: SecretStr, user_id: str, minutes: int) -> str:
 def _serve(arguments: argparse.Namespace) -> None:
     ways = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}
     unset = not ENV_FILE.exists() and not ways & {name.upper() for name in os.environ}
-    # A container has nothing to write into, and must be told.
+    # In a container, the directory is read-only: settings are required.
     if unset and os.access(ENV_FILE.parent, os.W_OK):
         _write_secret()
     configure_logging(read_settings(Settings).log_level)
@@ -279,24 +279,24 @@ def _serve(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         reload=arguments.reload,
         root_path=arguments.root_path,
-        # uvloop takes one new connection in each of its rounds, which under load are few: the rest
-        # would wait in the kernel, where nobody can refuse them.
+        # uvloop accepts one connection per iteration, and under load there are few iterations. The
+        # other connections would wait in the kernel, where they cannot be refused.
         loop="asyncio",
         http="protocol:Protocol",
-        log_config=None,  # it is ours
+        log_config=None,  # use configure_logging instead
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         timeout_worker_healthcheck=WORKER_START_SECONDS,
     )
 
 
 def _write_secret() -> None:
-    """Let the first start work without any configuration."""
+    """Write a random secret to `.env`, so that the first start needs no configuration."""
     line = f"BETTER_AUTH_SECRET={secrets.token_urlsafe(SECRET_RECOMMENDED_BYTES)}\n"
     ENV_FILE.touch(mode=0o600, exist_ok=False)
     ENV_FILE.write_text(line)
     sys.stderr.write(
         f"Wrote a random BETTER_AUTH_SECRET into {ENV_FILE}; "
-        "for real sign-ins, put your Better Auth server's there\n"
+        "for real sign-ins, replace it with your Better Auth server's\n"
     )
 
 

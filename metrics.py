@@ -1,6 +1,6 @@
-"""What Prometheus is told: the requests of all processes that share a folder.
+"""Prometheus metrics: the request durations of all processes that share a directory.
 
-Imported only where PROMETHEUS_MULTIPROC_DIR is set: prometheus_client reads it when it is imported.
+Import this only if PROMETHEUS_MULTIPROC_DIR is set: prometheus_client reads it on import.
 """
 
 from fastapi import APIRouter, Response
@@ -19,7 +19,7 @@ router = APIRouter(include_in_schema=False)
 
 
 def observe(method: str, route: str | None, status: int | None, seconds: float) -> None:
-    """Count a request. Every label has few values, whatever callers make up."""
+    """Record a request. Clients cannot create new label values."""
     DURATION.labels(
         method if method in METHODS else "other", route or "none", status or "none"
     ).observe(seconds)
@@ -27,7 +27,7 @@ def observe(method: str, route: str | None, status: int | None, seconds: float) 
 
 @router.get("/metrics")
 def read_metrics() -> Response:
-    """Tell the counts of all processes that share the folder."""
+    """Return the metrics of all processes that share the directory."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,4 +1,4 @@
-"""Overload: which requests run, which wait, and which are refused at once."""
+"""Decide under load which requests run, which wait, and which are refused at once."""
 
 import asyncio
 import logging
@@ -15,21 +15,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from errors import busy_response
 from paths import path_in_app
 
-# A hundred clients at once are refused nothing by one process.
+# Enough for a hundred concurrent clients of one process.
 IN_FLIGHT_MAX = 128
-# Where it refuses for longer than a burst lasts, fewer wait, for else all would wait too long;
-# chosen for less than 200 ms at three times the bearable load, see docs/reliability.md.
+# If requests are refused for longer than this, a lower limit applies, which keeps latency low:
+# less than 200 ms at three times the load that one process can serve, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 16
-# It is over where nobody is refused for a while, and is looked at again after some time in any
-# case: clients who ask again at once would keep it up.
+# The overload is over when nothing has been refused for CALM_SECONDS. The higher limit is also
+# tried again after OVERLOADED_SECONDS, because clients that retry at once would prolong it.
 CALM_SECONDS = 0.5
 OVERLOADED_SECONDS = 10
-# What is refused has a line together: one for each would take longer than refusing does.
+# How often to log the number of refused requests. A line for each would cost more than refusing.
 REFUSALS_TOLD_SECONDS = 1
 LIMITED = "/api/"
-CALLERS_MAX = 10_000  # who are remembered
-# Of driver.ANSWER_SECONDS, what a request may wait for a place. The rest is for the database.
+CALLERS_MAX = 10_000  # how many are tracked; the least recently seen are forgotten
+# How much of driver.ANSWER_SECONDS a request may wait for a place. The database gets the rest.
 QUEUE_SECONDS = 1.5
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Line:
-    """Requests that run or wait for their turn, and whether there are too many of them."""
+    """Counts the requests that run or wait, and decides whether there are too many."""
 
     def __init__(self) -> None:
         self._length = 0
@@ -51,7 +51,7 @@ class Line:
         self._length -= 1
 
     def is_full(self) -> bool:
-        """Tell whether a request must be refused, which is then noted."""
+        """Return whether a new request must be refused. If so, record the refusal."""
         now = monotonic()
         if (
             now > self._last_refusal + CALM_SECONDS
@@ -66,9 +66,10 @@ class Line:
 
 
 class Places:
-    """The places in which requests use the database; the others wait in the order they came.
+    """Limits how many requests use the database at once. Others wait in order of arrival.
 
-    Each user has a share of the places. Who waits for others of the same user holds up nobody else.
+    Each user may occupy a limited share of the places. Requests that wait for others of the same
+    user do not delay other users.
     """
 
     def __init__(self, size: int, user_size: int) -> None:
@@ -77,7 +78,7 @@ class Places:
         self._share_of = lru_cache(CALLERS_MAX)(lambda _: asyncio.Semaphore(user_size))
 
     async def run(self, user_id: str, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Run the work in a place.
+        """Run the work when a place is free.
 
         Raises:
             sqlalchemy.exc.TimeoutError: no place became free within QUEUE_SECONDS.
@@ -99,15 +100,15 @@ class Places:
 
 
 class Limit:
-    """Refuses at once what cannot be answered soon, for a small part of what answering costs."""
+    """Refuses requests under overload at once, at a small part of the cost of serving them."""
 
     def __init__(self, app: ASGIApp, line: Line) -> None:
         self._app = app
-        self._line = line  # of all requests that need the database
-        # Of those who send the same token, which nobody has checked yet; by its hash.
+        self._line = line  # all requests that need the database
+        # The requests with the same token, by its hash. The token is not verified yet.
         self._line_of = lru_cache(CALLERS_MAX)(lambda _: Line())
         self._busy = busy_response()
-        self._refused = 0  # and not logged yet
+        self._refused = 0  # since the last log line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""

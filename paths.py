@@ -1,4 +1,4 @@
-"""The paths that the app serves, each with its methods."""
+"""The paths that the app serves, and the methods of each."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Paths:
         self._methods: dict[re.Pattern[str], set[str]] = {}
         for route in iter_route_contexts(routes):
             methods = self._methods.setdefault(route.path_regex, set())
-            methods |= route.methods or {"GET"}  # mounted files name none
+            methods |= route.methods or {"GET"}  # mounted static files list no methods
             if "GET" in methods:
                 methods.add("HEAD")
 
@@ -36,17 +36,17 @@ class Paths:
 
 
 def prefix_of(scope: Scope) -> str:
-    """Return the prefix under which the app is served, such as `/x`; often it is empty."""
-    # A mount, such as that of /docs/assets, appends its own path to root_path.
+    """Return the prefix under which the app is served, such as `/x`, or an empty string."""
+    # A mount, such as /docs/assets, appends its own path to root_path.
     prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
     return prefix
 
 
 def path_in_app(scope: Scope) -> str:
-    """Return the path of a request without the prefix: the one that the routes know."""
+    """Return the path of a request without the prefix, as the routes define it."""
     return without_prefix(scope["path"], prefix_of(scope))
 
 
 def without_prefix(path: str, prefix: str) -> str:
-    """Take a prefix away from a path, if it begins with these segments."""
+    """Remove the prefix from a path that begins with its segments."""
     return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else path

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with a bound on request heads and whole responses."""
+"""uvicorn's HTTP protocol, with limits on request headers, and responses sent in one piece."""
 
 import asyncio
 from typing import Any
@@ -9,18 +9,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from errors import error_response
 from gate import SECURITY_HEADERS
 
-HEAD_MAX_BYTES = 64 * 1024  # as h11, uvicorn's other parser, has it
+HEAD_MAX_BYTES = 64 * 1024  # the limit of h11, uvicorn's other parser
 HEAD_SECONDS = 10
-# What an idle client may have sent before it could know that the server ends.
+# How long to accept requests that clients sent before they could notice the shutdown.
 LINGER_SECONDS = 0.5
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with a bound for the head of a request, and answers that are sent in one piece.
+    """Limits the size of request headers and the time to receive them, and sends whole responses.
 
-    uvicorn takes a head of any size and waits for its end forever. Of an answer it sends the head
-    and the body one after the other: of a process that is killed in between half an answer is left,
-    which no balancer can ask for again.
+    uvicorn accepts headers of any size and waits for their end forever. It also sends the headers
+    and the body of a response separately: if the process is killed in between, the client gets half
+    a response, and no load balancer can retry the request.
     """
 
     _head_bytes = 0
@@ -31,7 +31,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # as one
         self._wait_for_head()
-        # uvicorn tells the connections that it has when it ends, not those accepted just then.
+        # On shutdown, uvicorn misses connections that are just being accepted.
         listener: asyncio.Server | None = getattr(transport, "_server", None)
         if listener is not None and not listener.is_serving():
             self.shutdown()
@@ -58,7 +58,7 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def shutdown(self) -> None:
-        """End when what has been sent is answered; uvicorn drops what it has not read by now."""
+        """Close after responding to requests in transit, which uvicorn itself would drop."""
         self._ends = True
         self.loop.call_later(LINGER_SECONDS, super().shutdown)
         if self.cycle is not None:
@@ -81,7 +81,7 @@ class Protocol(HttpToolsProtocol):
 
     @override
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP in the body that every error has."""
+        """Respond to invalid HTTP with the error body of the API."""
         response = error_response(400, msg, headers={"Connection": "close"})
         headers = [*self.server_state.default_headers, *response.raw_headers, *SECURITY_HEADERS]
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
@@ -90,29 +90,29 @@ class Protocol(HttpToolsProtocol):
 
 
 class JoiningTransport:
-    """A transport that sends at once what is written in one turn of the event loop."""
+    """A transport that joins all writes of one event loop iteration into one."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._written: list[bytes] = []
 
     def write(self, part: bytes) -> None:
-        """Send the part when this turn of the event loop is over."""
+        """Send the part after this iteration of the event loop."""
         if not self._written:
             asyncio.get_running_loop().call_soon(self._send)
         self._written.append(part)
 
     def close(self) -> None:
-        """Close the connection, once everything is sent."""
+        """Send what is buffered, then close the connection."""
         self._send()
         self._transport.close()
 
     def _send(self) -> None:
-        # Not writelines: asyncio of Python 3.13.0 never gets done with a part that is empty.
+        # Not writelines: asyncio in Python 3.13.0 never finishes if a part is empty.
         written = b"".join(self._written)
         self._written.clear()
         if written:
             self._transport.write(written)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a transport has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # any attribute of the transport
         return getattr(self._transport, name)

@@ -1,4 +1,4 @@
-"""A limit on how often each user may ask, off unless RATE_LIMIT says how often."""
+"""Limit the request rate of each user, if RATE_LIMIT is set."""
 
 import logging
 import math
@@ -16,8 +16,8 @@ from errors import documented
 from settings import Rate
 
 STORE_TIMEOUT_SECONDS = 0.5
-# A store that does not answer is asked again after this; meanwhile each process counts by itself.
-STORE_AWAY_SECONDS = 5
+# How long to wait before using a store again that failed. Meanwhile each process counts by itself.
+STORE_RETRY_SECONDS = 5
 
 TOO_MANY = documented(429, "Too many requests", "Too many requests; try again in 30 s")
 
@@ -25,19 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class RateLimit:
-    """Counts each user's requests, in windows of the clock, which all processes have in common.
+    """Counts each user's requests in fixed windows of the system clock.
 
-    In this process, or for several in the Redis that RATE_LIMIT_STORE names: one round trip each.
+    Counts in this process or, if RATE_LIMIT_STORE is set, in Redis for all processes. Each request
+    then costs one round trip to Redis.
     """
 
     def __init__(self, rate: Rate, store: str | None) -> None:
         self._rate = rate
-        # draft-ietf-httpapi-ratelimit-headers: quota and window; in `RateLimit`, what remains of it
+        # draft-ietf-httpapi-ratelimit-headers: q is the quota, w the window in seconds.
         self._policy = f'"user";q={rate.requests};w={rate.seconds}'.encode()
         self._window = 0
         self._counts: Counter[str] = Counter()
         self._store: Any = None
-        self._store_away_until = 0.0
+        self._store_retry_at = 0.0
         if store is not None:
             self._store = import_module("redis.asyncio").from_url(
                 store,
@@ -46,7 +47,7 @@ class RateLimit:
             )
 
     async def __call__(self, request: Request, user: CurrentUser) -> None:
-        """Count the request, and refuse it where the user has used up the window's quota."""
+        """Count the request, and refuse it if the user has used up the quota of the window."""
         moment = now()
         window = int(moment // self._rate.seconds)
         seconds_left = math.ceil((window + 1) * self._rate.seconds - moment)
@@ -64,13 +65,13 @@ class RateLimit:
             )
 
     async def _count(self, user_id: str, window: int) -> int:
-        if self._store is not None and monotonic() >= self._store_away_until:
+        if self._store is not None and monotonic() >= self._store_retry_at:
             try:
                 return await self._count_in_store(f"todo:{window}:{user_id}")
-            except Exception as error:  # noqa: BLE001  # redis-py's, and what the network raises
-                # A limit is no reason to refuse everybody.
+            except Exception as error:  # noqa: BLE001  # of redis-py and of the network
+                # Without the store, requests must still be served.
                 logger.warning("Counting requests without RATE_LIMIT_STORE: %s", error)
-                self._store_away_until = monotonic() + STORE_AWAY_SECONDS
+                self._store_retry_at = monotonic() + STORE_RETRY_SECONDS
         if window != self._window:
             self._window, self._counts = window, Counter()
         self._counts[user_id] += 1

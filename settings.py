@@ -1,4 +1,4 @@
-"""The environment, then `.env`, read once into one frozen Settings."""
+"""Read the settings once, from the environment and then from `.env`, into a frozen object."""
 
 import re
 import sys
@@ -32,25 +32,25 @@ ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 PORT_MAX = 65535
-# uvicorn's own code for a worker that cannot start; with any other it starts the next one, forever.
+# uvicorn's exit code for a worker that cannot start. After any other, it keeps restarting workers.
 STARTUP_FAILURE = 3
 
-NO_DATABASE_URL = "is not a URL; it looks like postgresql://user:password@host/name"
-NO_DATABASE = "must begin with postgresql:// or with sqlite:/// and a file's path"
-NO_SERVER_URL = "is not a URL; it looks like https://app.example.com"
-NO_ORIGINS = (
+INVALID_DATABASE_URL = "is not a URL such as postgresql://user:password@host/name"
+UNSUPPORTED_DATABASE = "must begin with postgresql:// or with sqlite:/// and the path of a file"
+INVALID_URL = "is not a URL such as https://app.example.com"
+INVALID_ORIGINS = (
     "must be origins such as https://app.example.com, separated by commas, "
-    "without quotes and brackets"
+    "without quotes or brackets"
 )
 NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
-NO_SERVER = "must not contain @: a user name or a password does not belong there"
+HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
 
 
 def _clean(text: object) -> object:
-    """Take white space and a byte order mark off the ends: `echo` and editors leave them there."""
+    """Strip white space and a byte order mark, which `echo` and editors leave at the ends."""
     if not isinstance(text, str):
         return text
     try:
@@ -59,14 +59,14 @@ def _clean(text: object) -> object:
         problem = "is not in UTF-8"
     else:
         return text.strip().strip("\ufeff").strip()
-    raise ValueError(problem)  # outside: the other error holds the text
+    raise ValueError(problem)  # not inside `except`: the first error contains the text
 
 
 def _refuse_unencoded(url: str) -> None:
-    """Refuse what must be percent-encoded in a user name and a password (RFC 3986, 3.2.1).
+    """Refuse characters that a user name or password must percent-encode (RFC 3986, 3.2.1).
 
-    Parsers disagree on where such a password ends. One that takes the rest of it for the host
-    repeats it in its messages.
+    Parsers disagree on where such a password ends. One that mistakes the rest for the host repeats
+    it in its error messages.
     """
     user, _, _ = url.partition("://")[2].rpartition("@")
     if re.search(r"[@/?#\[\]]", user) or re.search(r"[#\s]|%(?![0-9A-Fa-f]{2})", url):
@@ -74,14 +74,14 @@ def _refuse_unencoded(url: str) -> None:
 
 
 def _parse_database_url(text: object) -> URL:
-    """Accept libpq's URIs and SQLAlchemy's URLs, for the one driver that is installed."""
+    """Parse a libpq URI or a SQLAlchemy URL. The only PostgreSQL driver is psycopg2."""
     scheme, separator, rest = str(text).partition("://")
     if not separator:
-        raise ValueError(NO_DATABASE_URL)
+        raise ValueError(INVALID_DATABASE_URL)
     if scheme == "sqlite":
         return _parse_sqlite_url(str(text))
     if scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError(NO_DATABASE)
+        raise ValueError(UNSUPPORTED_DATABASE)
     _refuse_unencoded(str(text))
     return _sqlalchemy_url(_libpq_parameters(rest))
 
@@ -90,9 +90,9 @@ def _parse_sqlite_url(text: str) -> URL:
     try:
         url = make_url(text)
         url.get_dialect()().create_connect_args(url)
-        problem = NO_DATABASE if url.database in {None, "", ":memory:"} else None
+        problem = UNSUPPORTED_DATABASE if url.database in {None, "", ":memory:"} else None
     except ArgumentError:  # its message repeats the URL
-        problem = NO_DATABASE
+        problem = UNSUPPORTED_DATABASE
     except ValueError:
         problem = "has a value that SQLite cannot use"
     if problem is not None:
@@ -101,7 +101,7 @@ def _parse_sqlite_url(text: str) -> URL:
 
 
 def _libpq_parameters(rest: str) -> dict[str, str]:
-    """Read a URI as libpq does, whose error messages repeat parts of it and stay here."""
+    """Parse a URI with libpq. Do not pass on its error messages, which repeat parts of the URI."""
     query = rest.partition("?")[2]
     try:
         parameters = parse_dsn(f"postgresql://{rest}")
@@ -109,7 +109,7 @@ def _libpq_parameters(rest: str) -> dict[str, str]:
     except (ProgrammingError, ValueError):
         parameters = None
     if parameters is None:
-        raise ValueError(_problem_of(query))
+        raise ValueError(_libpq_problem(query))
     hosts = [value.partition(":") for name, value in options if name == "host"]
     if len(hosts) > 1:  # SQLAlchemy's form: host=h1:5432&host=h2:5432
         parameters["host"] = ",".join(host for host, _, _ in hosts)
@@ -117,8 +117,8 @@ def _libpq_parameters(rest: str) -> dict[str, str]:
     return parameters
 
 
-def _problem_of(query: str) -> str:
-    """Name an option that libpq does not know, unless its name may be a part of a password."""
+def _libpq_problem(query: str) -> str:
+    """Name the option that libpq does not know, unless its name may be part of a password."""
     if re.search("pass|secret", query, re.IGNORECASE):
         return "cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
     for name in re.findall(r"(?:^|&)(\w+)=", query):
@@ -126,7 +126,7 @@ def _problem_of(query: str) -> str:
             parse_dsn(f"postgresql://?{quote(name)}=1")
         except ProgrammingError:
             return f"has an option that PostgreSQL's libpq does not know: {name}"
-    return NO_DATABASE_URL
+    return INVALID_DATABASE_URL
 
 
 def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
@@ -136,7 +136,7 @@ def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
         or not all(_is_port(port) for port in ports)
         or not (hosts == [""] or all(_is_host(host) for host in hosts))
     ):
-        raise ValueError(NO_DATABASE_URL)
+        raise ValueError(INVALID_DATABASE_URL)
     url = URL.create(
         "postgresql+psycopg2",
         parameters.pop("user", None),
@@ -144,7 +144,7 @@ def _sqlalchemy_url(parameters: dict[str, str]) -> URL:
         database=parameters.pop("dbname", None),
         query=parameters,
     )
-    # A URL has a place for one host, which is no folder, and for its port.
+    # A URL can contain only one host, which is not a directory, and its port.
     if len(hosts) == 1 and hosts[0] and not hosts[0].startswith("/"):
         return url.set(host=hosts[0], port=int(ports[0]) if ports[0] else None)
     servers = {"host": ",".join(hosts), "port": ",".join(ports) if any(ports) else ""}
@@ -168,7 +168,7 @@ def _is_host(text: str) -> bool:
 def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if not any(character.isprintable() and not character.isspace() for character in text):
-        raise ValueError("is empty; put the secret of your Better Auth server there")
+        raise ValueError("is empty; set it to the secret of your Better Auth server")
     try:
         HMACKey(text, "HS256")
     except JWKError as error:
@@ -178,7 +178,7 @@ def _refuse_unusable_secret(secret: SecretStr) -> SecretStr:
 
 def _parse_server_url(text: str) -> str:
     if "?" in text:
-        raise ValueError(NO_SERVER_URL)
+        raise ValueError(INVALID_URL)
     return str(_parse_http_url(text)).rstrip("/")
 
 
@@ -187,9 +187,9 @@ def _parse_key_set_url(text: str) -> str:
 
 
 def _parse_http_url(text: str) -> Url:
-    """Read a URL as browsers do (WHATWG's URL standard)."""
+    """Parse a URL as browsers do (WHATWG's URL standard)."""
     if "@" in text:
-        raise ValueError(NO_SERVER)
+        raise ValueError(HAS_CREDENTIALS)
     try:
         url = Url(text)
     except ValueError:
@@ -197,17 +197,17 @@ def _parse_http_url(text: str) -> Url:
     if (
         url is None
         or not re.match("https?://", text, re.IGNORECASE)
-        # WHATWG allows more than a server can be named by, and `https://a;https://b`.
+        # WHATWG allows characters that no host name has, as in `https://a;https://b`.
         or not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:]+\]", url.host or "")
         or url.port == 0
         or "#" in text
     ):
-        raise ValueError(NO_SERVER_URL)
+        raise ValueError(INVALID_URL)
     return url
 
 
 def _origin(url: Url) -> str:
-    """Give the origin as browsers and Better Auth write it: `new URL(…).origin`."""
+    """Return the origin as browsers and Better Auth write it: `new URL(…).origin`."""
     default_port = {"http": 80, "https": 443}[url.scheme]
     port = "" if url.port == default_port else f":{url.port}"
     return f"{url.scheme}://{url.host}{port}"
@@ -220,22 +220,22 @@ def _split(text: object) -> object:
 
 
 def _parse_origin(text: str) -> str:
-    """Write an origin as browsers do: `https://App.Example.com:443/` is https://app.example.com."""
+    """Normalize an origin as browsers do: HTTPS://App.Example.com:443/ is https://app.example.com."""
     if text == "*":
         return text
     if "*" in text:
         raise ValueError("must name each origin, or be * alone: there are no other wildcards")
-    # Of apps and of extensions: capacitor://localhost, chrome-extension://<id>.
+    # Mobile apps and browser extensions: capacitor://localhost, chrome-extension://<id>.
     if re.fullmatch(r"(?!(ftp|wss?|file|https?):)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?", text):
         return text
     try:
         return _origin(Url(_parse_server_url(text)))
     except ValueError as error:
-        raise ValueError(NO_SERVER if "@" in text else NO_ORIGINS) from error
+        raise ValueError(HAS_CREDENTIALS if "@" in text else INVALID_ORIGINS) from error
 
 
 class Rate(NamedTuple):
-    """So many requests in so many seconds."""
+    """A number of requests per window of `seconds`."""
 
     requests: int
     seconds: int
@@ -244,7 +244,7 @@ class Rate(NamedTuple):
 def _parse_rate(text: object) -> Rate:
     match = re.fullmatch(r"([1-9][0-9]{0,8})/(second|minute|hour|day)", str(text))
     if match is None:
-        raise ValueError("must look like 100/minute; second, hour and day are known as well")
+        raise ValueError("must be a number per second, minute, hour or day, such as 100/minute")
     return Rate(int(match[1]), PERIODS[match[2]])
 
 
@@ -252,20 +252,20 @@ def _require_redis(url: str) -> str:
     if url.partition("://")[0] not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
     if find_spec("redis") is None:
-        raise ValueError("needs a package that is not installed: uv sync --extra redis")
+        raise ValueError("needs a package that is not installed: run uv sync --extra redis")
     _refuse_unencoded(url)
     try:
         import_module("redis.asyncio").from_url(url).connection_pool.make_connection()
         usable = True
-    except Exception:  # noqa: BLE001  # of several kinds, whose messages repeat parts of the URL
+    except Exception:  # noqa: BLE001  # of several types; their messages repeat parts of the URL
         usable = False
     if not usable:
-        raise ValueError("is not a URL of Redis; it looks like redis://:password@host:6379/0")
+        raise ValueError("is not a Redis URL such as redis://:password@host:6379/0")
     return url
 
 
 class DatabaseSettings(BaseSettings):
-    """What a migration run needs to be told: it works without the secret."""
+    """The settings that migrations need. They do not need the secret."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -283,7 +283,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """What the service can be told; each name in capitals is the environment variable."""
+    """All settings. The environment variable of each is its name in upper case."""
 
     better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)] | None = None
     better_auth_url: Annotated[str, AfterValidator(_parse_server_url)] | None = None
@@ -312,33 +312,33 @@ class Settings(DatabaseSettings):
         if self.key_set_url is None and self.better_auth_secret is None:
             raise ValueError(
                 "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-                "put your Better Auth server's URL, or its secret, there"
+                "set one of them to your Better Auth server's URL or secret"
             )
-        # Anyone may have tokens signed by a key set that serves many applications.
+        # A key set may serve many applications: anyone could have one of their tokens.
         if self.key_set_url is not None and not (self.issuer and self.audiences):
             raise ValueError(
                 "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
-                "they say whose tokens are accepted"
+                "they determine which tokens are accepted"
             )
         return self
 
     @property
     def key_set_url(self) -> str | None:
-        """Where the auth server publishes its keys."""
+        """The URL of the auth server's key set."""
         if self.jwks_url is not None or self.better_auth_url is None:
             return self.jwks_url
-        # Better Auth: `baseURL` without a path has the `basePath` /api/auth.
+        # If its `baseURL` has no path, Better Auth uses the `basePath` /api/auth.
         at_root = urlsplit(self.better_auth_url).path == ""
         return f"{self.better_auth_url}{'/api/auth' if at_root else ''}/jwks"
 
     @property
     def issuer(self) -> str | None:
-        """The `iss` that a token of the key set must have."""
+        """The `iss` that a token signed by the key set must have."""
         return self.jwt_issuer or self._auth_origin
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        """What the `aud` of a token of the key set must contain one of."""
+        """The `aud` of a token signed by the key set must contain one of these."""
         return self.jwt_audience or tuple(filter(None, [self._auth_origin]))
 
     @property
@@ -350,7 +350,7 @@ Kind = TypeVar("Kind", bound=DatabaseSettings)
 
 
 def read_settings(kind: type[Kind]) -> Kind:
-    """Read the settings, or end the process with one line that says what is wrong."""
+    """Read the settings. If they are not valid, print why in one line and exit."""
     path = kind.model_config["env_file"]
     try:
         _refuse_other_encodings(Path(str(path)))
@@ -366,13 +366,13 @@ def read_settings(kind: type[Kind]) -> Kind:
 
 
 def _refuse_other_encodings(path: Path) -> None:
-    # A pipe can be read once only, which pydantic-settings does.
+    # Do not read a pipe: only the first reader, which must be pydantic-settings, gets its content.
     if (path.is_file() or path.is_dir()) and "\0" in path.read_text("utf-8"):
         raise UnicodeError("UTF-16 without a byte order mark")
 
 
 def explain(error: ValidationError) -> str:
-    """Name each bad setting and the reason in one line, without its value."""
+    """Describe the invalid settings in one line: their names and the reasons, without values."""
     return "; ".join(
         " ".join([*_names(problem["loc"]), problem["msg"].removeprefix("Value error, ")])
         for problem in error.errors(include_input=False, include_url=False)
@@ -380,7 +380,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _names(location: tuple[int | str, ...]) -> list[str]:
-    """Name the setting and, in a list, which of its values."""
+    """Name the setting and, if it is a list, the position of the value."""
     return [
         f"(value {part + 1})" if isinstance(part, int) else part.upper() for part in location[:2]
     ]

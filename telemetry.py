@@ -1,4 +1,4 @@
-"""What a collector is told: a span for each request, which is FastAPI's, and for each statement."""
+"""OpenTelemetry traces: a span for each SQL statement, within FastAPI's span for each request."""
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def trace_statements(engine: Engine, tracer: Tracer) -> None:
-    """Make each statement a span, with its text, which holds placeholders, without its values."""
+    """Create a span for each statement, with its text. The text has placeholders, not values."""
     attributes = {"db.system.name": engine.dialect.name}
 
     @event.listens_for(engine, "before_cursor_execute", named=True)
@@ -25,7 +25,7 @@ def trace_statements(engine: Engine, tracer: Tracer) -> None:
 
     @event.listens_for(engine, "handle_error")
     def fail(failure: ExceptionContext) -> None:
-        if failure.execution_context is None:  # the connection failed
+        if failure.execution_context is None:  # connecting failed, so no statement was executed
             return
         span: Span = vars(failure.execution_context)["span"]
         span.set_attribute("error.type", type(failure.original_exception).__name__)
@@ -34,13 +34,13 @@ def trace_statements(engine: Engine, tracer: Tracer) -> None:
 
 
 class HiddenQuery:
-    """Takes what follows the `?`, where users write what they look for, out of FastAPI's span."""
+    """Removes the query string, which may contain what users search for, from FastAPI's span."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, with its span open."""
+        """Redact the query string in the current span, and pass the request on."""
         if scope.get("query_string"):
             trace.get_current_span().set_attribute("url.query", "REDACTED")
         await self._app(scope, receive, send)

@@ -1,6 +1,6 @@
-"""Where the time of a request goes: servers that do one thing more each, up to the whole service.
+"""Measure where the time of a request goes, with servers that each add one layer of the service.
 
-Served by itself, `breakdown:app` is the one of them that STEP names.
+`breakdown:app` is the server that the environment variable STEP names.
 """
 
 import os
@@ -34,12 +34,12 @@ from settings import Settings
 
 OPERATIONS = ("GET one", "list of 20", "PUT")
 CONSTANT_PATHS = {DEF: "/def", ASYNC: "/async"}
-# As main.py serves.
+# The same options as in main.py.
 SERVED = ("--loop", "asyncio", "--http", "protocol:Protocol", "--no-access-log")
 
 
 class _Rows(list[Any]):
-    """Rows as a result gives them."""
+    """Rows with the methods of a result."""
 
     def all(self) -> list[Any]:
         return self
@@ -48,20 +48,20 @@ class _Rows(list[Any]):
         return next(iter(self), None)
 
 
-class _Kept(Session):
-    """Returns again what each statement has returned once."""
+class _CachedSession(Session):
+    """Executes each statement once, and then returns the same rows again."""
 
-    kept: ClassVar[dict[object, _Rows]] = {}
+    cached: ClassVar[dict[object, _Rows]] = {}
 
     @override
     def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
-        if statement not in self.kept:
-            with Session(self.get_bind()) as session:  # several requests may share this one
-                self.kept[statement] = _Rows(session.exec(statement, params=params))
-        return self.kept[statement]
+        if statement not in self.cached:
+            with Session(self.get_bind()) as session:  # requests may share `self`
+                self.cached[statement] = _Rows(session.exec(statement, params=params))
+        return self.cached[statement]
 
 
-class _Connection(Session):
+class _ConnectionSession(Session):
     """Executes the statements on connections that it keeps from the pool, without a transaction."""
 
     idle: ClassVar[list[Connection]] = []
@@ -74,7 +74,7 @@ class _Connection(Session):
         return rows
 
 
-class _Driver(Session):
+class _DriverSession(Session):
     """Executes the statements without SQLAlchemy and without a time limit."""
 
     idle: ClassVar[list[Any]] = []
@@ -82,7 +82,7 @@ class _Driver(Session):
 
     @override
     def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
-        # Kept from the pool, so that the session does not return it.
+        # Do not return the connection to the pool.
         pooled: Any = (
             self.idle.pop() if self.idle else self.info["database"].engine.raw_connection()
         )
@@ -114,8 +114,8 @@ def _guarded_constant() -> ASGIApp:
 
 
 def _service_with(session_type: type[Session]) -> FastAPI:
-    # Not by `dependency_overrides`, with which FastAPI analyzes the dependencies for each request.
-    vars(db)["Session"] = session_type  # get_session looks it up for each request
+    # Do not use `dependency_overrides`: FastAPI would analyze the dependencies on each request.
+    vars(db)["Session"] = session_type  # get_session looks this name up on each request
     return create_app(Settings())
 
 
@@ -128,19 +128,19 @@ SQLALCHEMY = "SQLAlchemy's statement and result, the time limit"
 WHOLE = "the session's transaction, the pool: the service"
 LOWEST = "the lowest: a constant by an async handler, and that statement"
 
-# What each does that the one before does not; what it answers, and how much it logs.
+# By the layer that the server adds: the path to request, the log level, and the app.
 STEPS: dict[str, tuple[str | None, str, Callable[[], ASGIApp]]] = {
     ALONE: (CONSTANT_PATHS[ASYNC], "WARNING", _constant),
     AROUND: (CONSTANT_PATHS[ASYNC], "WARNING", _guarded_constant),
     LINE: (CONSTANT_PATHS[ASYNC], "INFO", _guarded_constant),
-    ROUTE: (None, "INFO", lambda: _service_with(_Kept)),
-    STATEMENT: (None, "INFO", lambda: _service_with(_Driver)),
-    SQLALCHEMY: (None, "INFO", lambda: _service_with(_Connection)),
+    ROUTE: (None, "INFO", lambda: _service_with(_CachedSession)),
+    STATEMENT: (None, "INFO", lambda: _service_with(_DriverSession)),
+    SQLALCHEMY: (None, "INFO", lambda: _service_with(_ConnectionSession)),
 }
 
 
 def measure(bench: Bench) -> Results:
-    """Measure all of them in turn."""
+    """Measure all servers in turn."""
     database = bench.postgres.database("breakdown")
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     with ExitStack() as stack:
@@ -195,7 +195,7 @@ def _row(
 
 
 def __getattr__(name: str) -> ASGIApp:
-    """`breakdown:app`, built when a server asks for it, as main:app is."""
+    """Create `breakdown:app` on first access, as `main` does."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _, level, build = STEPS[os.environ["STEP"]]

@@ -1,4 +1,4 @@
-"""The six operations: our server beside the usual code, the floors, and any other server."""
+"""Compare the six operations on the service, the usual code, the floors and other servers."""
 
 import json
 import math
@@ -31,8 +31,8 @@ CONSTANT_PATHS = {BARE: "/", DEF: "/def", ASYNC: "/async"}
 FEW, MANY = 8, 100  # connections
 MANY_ROUNDS_PER_FEW = 0.6
 
-SAMPLE = "sample"  # the database that the statements were noted in, with the service's schema
-# An id, a title and a user that are easy to find in a statement.
+SAMPLE = "sample"  # the database in which the statements are recorded, with the service's schema
+# Values that are easy to find in a statement.
 SAMPLE_ID, SAMPLE_TITLE, SAMPLE_USER = 1_234_567_890, "Sample title", 0
 SAMPLES = {
     "GET one": ("GET", f"/{SAMPLE_ID}", {}),
@@ -42,7 +42,7 @@ SAMPLES = {
     "PATCH complete": ("PATCH", f"/{SAMPLE_ID}/complete", {}),
     "DELETE": ("DELETE", f"/{SAMPLE_ID}", {}),
 }
-# Of the driver's app, which knows an operation by its method and the form of its path.
+# The operations in `floors.driver`, by method and path.
 ROUTES = ("GET id", "GET ", "POST ", "PUT id", "PATCH id/complete", "DELETE id")
 DELETED_PER_SECOND_MAX = 20_000
 
@@ -50,7 +50,7 @@ Measured = dict[tuple[str, str, int], list[Sample]]
 
 
 def measure(bench: Bench) -> Results:
-    """Run everything in turn, several times over, so that all of it meets the same noise."""
+    """Measure everything in turn, in several rounds, so that all of it gets the same noise."""
     measured: Measured = defaultdict(list)
     statements = sample_statements(bench.postgres, bench.folder)
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def measure(bench: Bench) -> Results:
 
 
 def sample_statements(postgres: Postgres, folder: Path) -> dict[str, str]:
-    """Note what our server sends for each operation; placeholders stand for what varies."""
+    """Record the statements of each operation, with placeholders for the values that vary."""
     database = postgres.database(SAMPLE)
     statements = {}
     with (
@@ -106,7 +106,7 @@ def sample_statements(postgres: Postgres, folder: Path) -> dict[str, str]:
 
 
 def _start(bench: Bench, stack: ExitStack, statements: dict[str, str]) -> dict[str, Target]:
-    """Start every server, each with a database of its own and the same tasks in it."""
+    """Start all servers, each with its own database that contains the same tasks."""
     file = bench.folder / "statements.json"
     file.write_text(json.dumps(dict(zip(ROUTES, map(statements.get, OPERATIONS), strict=True))))
     commands = {
@@ -131,19 +131,19 @@ def _start(bench: Bench, stack: ExitStack, statements: dict[str, str]) -> dict[s
 
 
 class _Floor:
-    """The statements themselves, as pgbench sends them."""
+    """The statements alone, sent by pgbench."""
 
     def __init__(self, bench: Bench, statements: dict[str, str]) -> None:
         self._bench = bench
         self._seconds = math.ceil(bench.seconds)
         self._statements = statements
         self._database = bench.postgres.database("floor", SAMPLE)
-        self._kept = copy_tasks(bench.postgres, self._database, 20 * READERS, first_user=0)
+        self._first_id = copy_tasks(bench.postgres, self._database, 20 * READERS, first_user=0)
 
     def measure(self, operation: str) -> Sample:
-        """Run an operation's statement for at least a second."""
+        """Run the statement of an operation for at least one second."""
         number_ = f"random(0, {20 * READERS - 1})"
-        first, first_user = self._kept, 0
+        first, first_user = self._first_id, 0
         if operation == "DELETE":
             count, first_user = DELETED_PER_SECOND_MAX * self._seconds, READERS
             first = copy_tasks(self._bench.postgres, self._database, count, first_user)
@@ -177,10 +177,10 @@ class _Floor:
         wait_until_idle(self._bench.postgres.cpu_seconds)
         used = self._bench.postgres.cpu_seconds() - before
         (written,) = log.parent.glob("pgbench.[0-9]*")
-        # Each line: client, transaction, microseconds, script, time, its microseconds.
+        # Columns: client, transaction number, duration in us, script, time in s, and its us.
         took = sorted(int(line.split()[2]) / 1e3 for line in written.read_text().splitlines())
         written.unlink()
-        if not took:  # on a machine so busy that connecting took all of the time
+        if not took:  # the machine is so busy that connecting took all the time
             return self._run(script)
         p50, p95, p99 = (took[int(len(took) * share)] for share in (0.5, 0.95, 0.99))
         database_us = used / len(took) * 1e6
@@ -188,7 +188,7 @@ class _Floor:
 
 
 def copy_tasks(postgres: Postgres, database: URL, count: int, first_user: int) -> int:
-    """Make copies of a task for READERS users in turn; give the first id, the others follow it."""
+    """Copy a task for READERS users in turn; return the first of the consecutive ids."""
     columns = ", ".join(
         str(name)
         for (name,) in postgres.execute(
@@ -234,7 +234,7 @@ def _table(medians: dict[tuple[str, str, int], Sample], connections: int) -> str
 
 
 def _ratios(medians: dict[tuple[str, str, int], Sample]) -> str:
-    """Compare our server with the FastAPI constants, the usual code and the driver."""
+    """Compare the service with the FastAPI constants and the usual code."""
     rows = []
     for operation in OPERATIONS:
         row = [operation]

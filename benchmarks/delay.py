@@ -1,4 +1,4 @@
-"""A network between a server and its database: a proxy that passes on each request later."""
+"""A proxy that delays each request from a server to its database, like a network."""
 
 import socket
 import socketserver
@@ -28,15 +28,17 @@ class _Connection(socketserver.BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with socket.socket(socket.AF_UNIX) as database:
             database.connect(self.server.path)
-            answers = threading.Thread(target=_pump, args=(database, self.request, 0), daemon=True)
-            answers.start()
-            # The whole delay of a round trip on one way: a client sends, and waits for the answer.
+            responses = threading.Thread(
+                target=_pump, args=(database, self.request, 0), daemon=True
+            )
+            responses.start()
+            # Delay one direction only, by the whole round trip: clients wait for each response.
             _pump(self.request, database, self.server.seconds)
-            answers.join()
+            responses.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket, delay_seconds: float) -> None:
-    with suppress(OSError):  # either side may have gone
+    with suppress(OSError):  # either side may have closed the connection
         while chunk := source.recv(CHUNK_BYTES):
             time.sleep(delay_seconds)
             sink.sendall(chunk)
@@ -46,7 +48,7 @@ def _pump(source: socket.socket, sink: socket.socket, delay_seconds: float) -> N
 
 @contextmanager
 def delayed(database: URL, seconds: float) -> Iterator[URL]:
-    """Give a URL by which the database is so much further away."""
+    """Yield a URL at which the database responds later by this many seconds."""
     with _Delay(database, seconds) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         port = proxy.server_address[1]

@@ -1,6 +1,6 @@
-"""SQLite: a hundred writers at once, beside PostgreSQL, and what its settings change.
+"""Compare SQLite with PostgreSQL under a hundred clients, and measure SQLite's pragmas.
 
-Served by itself, `embedded:app` is the service with SQLite's pragmas from the environment.
+`embedded:app` is the service with the SQLite pragma from the environment variable PRAGMA.
 """
 
 import os
@@ -33,7 +33,7 @@ COLUMNS = ("requests/s", "p50, ms", "p95, ms", "p99, ms", "server CPU, us", "err
 
 
 def measure(bench: Bench) -> Results:
-    """Run all operations on both databases, then the writes with each pragma."""
+    """Measure all operations on both databases, then the writes with each pragma."""
     file = bench.folder / "todo.db"
     with ExitStack() as stack:
         databases: dict[str, Target] = {}
@@ -75,7 +75,7 @@ def _rows(medians: dict[tuple[str, str], Sample]) -> list[tuple[str, ...]]:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """`embedded:app`, built when a server asks for it, as main:app is."""
+    """Create `embedded:app` on first access, as `main` does."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     app = create_app(Settings())

@@ -1,4 +1,4 @@
-"""The floors: what uvicorn, FastAPI and the driver cost by themselves, without a service."""
+"""Apps for the lower bounds: uvicorn, FastAPI and psycopg2 by themselves."""
 
 import asyncio
 import json
@@ -22,33 +22,33 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 async def bare(scope: Scope, _: Receive, send: Send) -> None:
-    """Answer a constant: uvicorn alone."""
-    await _answer(scope, send, 200, b'{"status":"ok"}')
+    """Return a constant: uvicorn alone."""
+    await _respond(scope, send, 200, b'{"status":"ok"}')
 
 
 fastapi = FastAPI()
 
 
-# Without a response_model, which FastAPI would check in another thread.
+# No response_model, since FastAPI would validate it in another thread.
 @fastapi.get("/def", response_model=None)
-def answer_in_a_thread() -> dict[str, str]:
-    """Answer a constant as a handler does that may block."""
+def constant_in_thread() -> dict[str, str]:
+    """Return a constant from a thread."""
     return {"status": "ok"}
 
 
 @fastapi.get("/async", response_model=None)
-async def answer_in_the_loop() -> dict[str, str]:
-    """Answer a constant as a handler does that may not block."""
+async def constant_in_event_loop() -> dict[str, str]:
+    """Return a constant from the event loop."""
     return {"status": "ok"}
 
 
 async def driver(scope: Scope, receive: Receive, send: Send) -> None:
-    """Run the service's own statement in a thread and answer its rows: psycopg2 alone.
+    """Run the service's own statement in a thread and return its rows: psycopg2 alone.
 
-    The path and the method are all that is looked at; nothing is validated.
+    Only the path and the method are read; nothing is validated.
     """
     if not scope.get("path", "").startswith("/api/tasks"):
-        await _answer(scope, send, 404, b"{}")
+        await _respond(scope, send, 404, b"{}")
         return
     body = b""
     more = True
@@ -64,7 +64,7 @@ async def driver(scope: Scope, receive: Receive, send: Send) -> None:
     rows = await loop.run_in_executor(_threads(), _run, _statements()[name], parameters)
     answer = rows if name == "GET " else next(iter(rows), {})
     content = json.dumps(answer, default=str).encode()
-    await _answer(scope, send, 200 if rows else 404, content)
+    await _respond(scope, send, 200 if rows else 404, content)
 
 
 def _user_of(headers: dict[bytes, bytes]) -> str:
@@ -103,7 +103,7 @@ def _run(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-async def _answer(scope: Scope, send: Send, status: int, content: bytes) -> None:
+async def _respond(scope: Scope, send: Send, status: int, content: bytes) -> None:
     if scope["type"] != "http":
         return
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]

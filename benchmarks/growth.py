@@ -1,4 +1,4 @@
-"""What grows with the table and with a user's tasks, and what does not."""
+"""Measure how the cost grows with the size of the table and with the number of a user's tasks."""
 
 import re
 from collections import defaultdict
@@ -14,15 +14,15 @@ from benchmarks.report import Bench, Results, number, progress, ratio, table
 from benchmarks.servers import Postgres, Server, our_command, our_environment, serving
 
 SMALL, LARGE, LARGE_QUICK = 1_000, 5_000_000, 200_000  # rows
-FEW_USERS, FEW_TASKS = 50, 10  # user-0 to user-49 have ten tasks each, all over the table
+FEW_USERS, FEW_TASKS = 50, 10  # user-0 to user-49 have ten tasks each, spread over the table
 MANY_USER = 50  # user-50 has every fiftieth row of the large table
 CONNECTIONS = 4
 FIRST_PAGE = "first page"
-PAGE = FEW_TASKS  # so that everybody's first page is as large
-WALKED_PAGE = 100  # the most that a page may have
-NAMED_MAX = 500  # tasks that GET and PUT name
+PAGE = FEW_TASKS  # so that the first page of every user has the same size
+WALKED_PAGE = 100  # the maximum page size
+NAMED_MAX = 500  # how many tasks GET and PUT use
 
-# What is filled in where the table has such a column.
+# SQL expressions for the columns, as far as the table has them.
 VALUES = {
     "user_id": "owner",
     "title": "title",
@@ -37,7 +37,7 @@ VALUES = {
 
 
 def measure(bench: Bench) -> Results:
-    """Run reads and a write on a small and on a large table, there as users of few and of many."""
+    """Measure a small and a large table, the latter with users of few and of many tasks."""
     rows = LARGE_QUICK if bench.quick else LARGE
     deep_page = rows // MANY_USER // PAGE // 10
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def measure(bench: Bench) -> Results:
 
 
 def _fill(postgres: Postgres, database: URL, rows: int) -> None:
-    """Fill the table in SQL, the users' tasks all over it."""
+    """Fill the table with SQL, with each user's tasks spread over it."""
     present = postgres.execute(
         database, "SELECT column_name FROM information_schema.columns WHERE table_name = 'task'"
     )
@@ -102,7 +102,7 @@ def _fill(postgres: Postgres, database: URL, rows: int) -> None:
 
 
 def _named(postgres: Postgres, database: URL, users: list[int]) -> list[tuple[object, ...]]:
-    """Give some tasks of the users, from all over the table: id and user."""
+    """Return the ids and users of some of the users' tasks, from all over the table."""
     names = ", ".join(f"'user-{user}'" for user in users)
     return postgres.execute(
         database,
@@ -131,7 +131,7 @@ def _requests(users: list[int], named: list[tuple[object, ...]]) -> dict[str, li
 
 
 def _deep(server: Server, page: int) -> dict[str, list[bytes]]:
-    """Give requests for a page that only a user of many tasks has."""
+    """Return requests for a page that only a user with many tasks has."""
     start = f"/api/tasks?limit={PAGE}&total=false"
     offset = f"{start}&offset={(page - 1) * PAGE}"
     deep = {f"page {page:,} by offset": [request("GET", offset, MANY_USER)]}
@@ -142,7 +142,7 @@ def _deep(server: Server, page: int) -> dict[str, list[bytes]]:
 
 
 def _cursor(server: Server, tasks: int) -> str | None:
-    """Walk over so many tasks; give the cursor that follows them."""
+    """Follow the links over a number of tasks; return the cursor after them."""
     headers = {"Authorization": f"Bearer {TOKENS[MANY_USER]}"}
     cursor = None
     with connected(server) as connection:

@@ -1,8 +1,8 @@
--- Sends the requests of a file one after the other, from the first again after the last.
--- Arguments: the file; and, where the tasks that are created are to be noted, a file for them.
+-- Sends the requests of a file in order, repeatedly.
+-- Arguments: the file and, optionally, a file to which created tasks are appended.
 
 function setup(thread)
-  the_thread = thread -- wrk is told to run one
+  the_thread = thread -- there is only one: wrk runs with -t1
 end
 
 function init(arguments)
@@ -14,7 +14,7 @@ function init(arguments)
   file:close()
   if arguments[2] then
     local created = io.open(arguments[2], "a")
-    -- The title names the owner, so that any server's answer tells who may delete the task.
+    -- The title contains the owner's number, because the responses of some servers have no owner.
     function response(status, headers, body)
       local id = body:match('"id":%s*"?([%w-]+)')
       local owner = body:match('"title":%s*"[^"]-(%d+)"')
@@ -34,7 +34,7 @@ function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
     '\n{"sent": %d, "completed": %d, "seconds": %f, "p50_ms": %f, "p95_ms": %f, "p99_ms": %f, "errors": %d}\n',
-    the_thread:get("sent") - 1, -- wrk has asked for one only to look at it
+    the_thread:get("sent") - 1, -- wrk calls request() once without sending
     summary.requests,
     summary.duration / 1e6,
     latency:percentile(50) / 1e3,

@@ -1,4 +1,4 @@
-"""Load on a server: requests as wrk sends them, and what they cost there and in the database."""
+"""Put a server under load with wrk, and measure the CPU time of the server and the database."""
 
 import json
 import math
@@ -17,30 +17,30 @@ SETTLED_WITHIN_SECONDS = 5
 
 
 class Sample(NamedTuple):
-    """What one round of load has shown."""
+    """The results of one round of load."""
 
     per_second: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    server_us: float  # processor time for each request
+    server_us: float  # CPU time per request
     database_us: float
     errors: int
 
 
 def median(samples: Sequence[Sample]) -> Sample:
-    """Give the median of each figure over the rounds, and the sum of the errors."""
+    """Return the median of each figure over the rounds, and the sum of the errors."""
     middle = Sample(*map(statistics.median, zip(*samples, strict=True)))
     return middle._replace(errors=sum(sample.errors for sample in samples))
 
 
 def require_wrk() -> None:
-    """End with one line where there is no wrk."""
+    """Exit with a message if wrk is not installed."""
     if shutil.which("wrk") is None:
         raise SystemExit("Install wrk: apt-get install wrk")
 
 
-def send(  # noqa: PLR0913  # what, whereto, how, and who is watched meanwhile
+def send(  # noqa: PLR0913  # all of them differ between the callers
     url: str,
     requests: Sequence[bytes],
     connections: int,
@@ -50,15 +50,15 @@ def send(  # noqa: PLR0913  # what, whereto, how, and who is watched meanwhile
     folder: Path,
     created: Path | None = None,
 ) -> Sample:
-    """Send the requests over and over for some seconds.
+    """Send the requests repeatedly for some seconds.
 
-    `watched` are the processor times of the server and of the database; `created` is a file that
-    gets a line for each task that an answer shows: its id, and the number in its title.
+    `watched` returns the CPU seconds of the server and of the database. `created` is a file that
+    gets a line for each task in a response: its id, and the number in its title.
     """
     script = folder / "requests"
     script.write_bytes(b"\1".join(requests))
     before = [cpu_seconds() for cpu_seconds in watched]
-    # wrk takes whole seconds only, and ends with its summary when it is interrupted.
+    # wrk accepts only whole seconds. When interrupted, it prints its summary and exits.
     limit = f"-d{math.ceil(seconds) + LATE_SECONDS}s"
     files = [script] if created is None else [script, created]
     wrk = subprocess.Popen(
@@ -71,7 +71,7 @@ def send(  # noqa: PLR0913  # what, whereto, how, and who is watched meanwhile
     finally:
         wrk.send_signal(signal.SIGINT)
     seen = json.loads(wrk.communicate(timeout=60)[0].splitlines()[-1])
-    # What was sent last is still being worked on, and counts.
+    # The last requests are still being processed, and their CPU time counts too.
     wait_until_idle(watched[0])
     server, database = (
         (cpu_seconds() - began) / seen["sent"] * 1e6
@@ -89,7 +89,7 @@ def send(  # noqa: PLR0913  # what, whereto, how, and who is watched meanwhile
 
 
 def wait_until_idle(cpu_seconds: Callable[[], float]) -> None:
-    """Wait until no more processor time is used, within reason."""
+    """Wait until no more CPU time is used, but at most SETTLED_WITHIN_SECONDS."""
     deadline = time.monotonic() + SETTLED_WITHIN_SECONDS
     used = -1.0
     while used < (used := cpu_seconds()) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The six operations, as requests of many users on the tasks of a server."""
+"""The six operations, as requests of many users."""
 
 import http.client
 import json
@@ -18,11 +18,11 @@ from main import sign
 
 OPERATIONS = ("GET one", "list of 20", "POST", "PUT", "PATCH complete", "DELETE")
 READERS = 50  # users with tasks that stay
-WRITERS = 50  # users with tasks that come and go
+WRITERS = 50  # users whose tasks are created and deleted
 TASKS_OF_A_READER = 20
 SEEDING_THREADS = 8
 DELETABLE_PER_CONNECTION = 3
-REFILL_SECONDS = 2  # where rounds are too short for a server to create enough
+REFILL_SECONDS = 2  # if rounds are too short to create enough tasks
 DESCRIPTION = "Two liters, whole, and look at the date before you take it from the shelf"
 TOKEN_MINUTES = 600
 
@@ -32,7 +32,7 @@ TOKENS = [
 
 
 def request(method: str, path: str, user: int, **fields: str) -> bytes:
-    """Write a request as it goes over the wire; with fields, they are its JSON."""
+    """Return the bytes of a request. The fields, if any, are its JSON body."""
     body = json.dumps(fields) if fields else ""
     content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
     return (
@@ -42,7 +42,7 @@ def request(method: str, path: str, user: int, **fields: str) -> bytes:
 
 
 class Target:
-    """A server under load, and the tasks that it was given for that."""
+    """A server under load, and its tasks."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Target:
         self.tasks: list[tuple[str, int]] = []
 
     def seed(self) -> None:
-        """Give each reader their tasks, over the API."""
+        """Create each reader's tasks through the API."""
         with ThreadPoolExecutor(SEEDING_THREADS) as pool:
             self.tasks = [task for tasks in pool.map(self._seed, range(READERS)) for task in tasks]
 
@@ -71,7 +71,8 @@ class Target:
     def measure(self, operation: str, connections: int, seconds: float) -> Sample:
         """Run an operation for some seconds.
 
-        DELETE deletes what POST has created since, in a third of its time, so that there is enough.
+        DELETE deletes the tasks that POST has created. It runs for a third of the time, so that
+        there are enough of them.
         """
         if operation == "DELETE":
             while len(self._deletable()) < DELETABLE_PER_CONNECTION * connections:
@@ -87,10 +88,10 @@ class Target:
         )
         if sample.per_second:
             return sample
-        return self.measure(operation, connections, seconds * 2)  # too short for a single answer
+        return self.measure(operation, connections, seconds * 2)  # too short for a response
 
     def _requests(self, operation: str) -> list[bytes]:
-        """Write the requests; what is no operation is the path of a constant."""
+        """Return the requests of an operation, or one for a path if it is not an operation."""
         path = self._path
         match operation:
             case "GET one":
@@ -99,13 +100,13 @@ class Target:
                 requests = [request("GET", f"{path}?limit=20", user) for user in range(READERS)]
             case "POST":
                 requests = [
-                    # The number tells load.lua whose it is.
+                    # load.lua reads the user's number from the title.
                     request("POST", path, user, title=f"Buy milk {user}", description=DESCRIPTION)
                     for user in range(READERS, READERS + WRITERS)
                 ]
             case "PUT":
                 requests = [
-                    # Another title each time, so that there is always something to change.
+                    # Alternate between titles, so that every request changes something.
                     request("PUT", f"{path}/{id_}", user, title=title, status="in_progress")
                     for title in ("Buy bread", "Buy butter")
                     for id_, user in self.tasks
@@ -138,9 +139,9 @@ def start(
     /,
     **variables: str,
 ) -> Target:
-    """Start a server that runs until the stack ends, with tasks in its database.
+    """Start a server that runs until the stack is closed, and create its tasks.
 
-    `seeded` has given it these tasks already.
+    With `seeded`, the database already contains the tasks of that target.
     """
     environment = our_environment(database, **variables)
     server = stack.enter_context(serving(command, bench.folder, "/health", **environment))
@@ -159,9 +160,9 @@ def in_turn(
     operations: Sequence[str],
     connections: int,
 ) -> dict[tuple[str, str], Sample]:
-    """Run each operation on each server, round after round, so that all meet the same noise.
+    """Run each operation on all servers in turn, in rounds, so that all get the same noise.
 
-    Gives the medians by operation and server.
+    Returns the medians by operation and server.
     """
     samples = defaultdict(list)
     for round_ in range(bench.rounds):
@@ -175,7 +176,7 @@ def in_turn(
 
 @contextmanager
 def connected(server: Server) -> Iterator[http.client.HTTPConnection]:
-    """Give a connection to the server."""
+    """Open a connection to the server."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     try:
         yield connection
@@ -184,19 +185,19 @@ def connected(server: Server) -> Iterator[http.client.HTTPConnection]:
 
 
 def create(connection: http.client.HTTPConnection, path: str, user: int) -> dict[str, object]:
-    """Create a task; give it as the server answers it."""
+    """Create a task; return the response."""
     return call(connection, "POST", path, user, title=f"Buy milk {user}", description=DESCRIPTION)
 
 
 def call(
     connection: http.client.HTTPConnection, method: str, path: str, user: int, **fields: str
 ) -> dict[str, object]:
-    """Call the server once; give the task that it answers."""
+    """Send one request; return the task of the response."""
     headers = {"Authorization": f"Bearer {TOKENS[user]}", "Content-Type": "application/json"}
     connection.request(method, path, json.dumps(fields) if fields else None, headers)
     response = connection.getresponse()
     content = response.read()
     if response.status >= http.client.BAD_REQUEST:
-        raise SystemExit(f"{method} {path} was answered {response.status}: {content.decode()}")
+        raise SystemExit(f"{method} {path} returned {response.status}: {content.decode()}")
     answer = json.loads(content or "{}")
     return answer if isinstance(answer, dict) else {}

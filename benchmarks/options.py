@@ -1,4 +1,4 @@
-"""What a setting costs: our server in several environments, in turn."""
+"""Measure the cost of settings: the service with different environments, in turn."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +23,7 @@ def _environments(folder: Path, collector: str) -> dict[str, dict[str, str]]:
     metrics.mkdir()
     return {
         DEFAULTS: {},
-        "the defaults, again": {},  # what it differs by is noise
+        "the defaults, again": {},  # shows the noise
         "no line for each request": {"LOG_LEVEL": "WARNING"},
         "metrics": {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
         "telemetry, each request": {"OTEL_EXPORTER_OTLP_ENDPOINT": collector},
@@ -36,7 +36,7 @@ def _environments(folder: Path, collector: str) -> dict[str, dict[str, str]]:
 
 
 class _Sink(BaseHTTPRequestHandler):
-    """Takes what a collector takes, and throws it away."""
+    """Accepts telemetry like a collector, and discards it."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -46,7 +46,7 @@ class _Sink(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def _collector() -> Iterator[str]:
 
 
 def measure(bench: Bench) -> Results:
-    """Compare the processor time of a request in each environment with that in the first."""
+    """Compare the CPU time per request in each environment with that in the first."""
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
         environments = _environments(bench.folder, stack.enter_context(_collector()))

@@ -1,4 +1,4 @@
-"""Runs tests/faults and writes what it measured: `uv run benchmarks/reliability.py`."""
+"""Run tests/faults and write the figures into the document: `uv run benchmarks/reliability.py`."""
 
 import json
 import os
@@ -14,7 +14,7 @@ TESTS = [f"tests/faults/test_{name}.py" for name in ("database_faults", "stops",
 
 
 def main() -> None:
-    """Run the tests one after the other, and put their figures into the document."""
+    """Run the tests one after the other, and write their figures into the document."""
     with tempfile.NamedTemporaryFile() as figures:
         environment = os.environ | {"RELIABILITY_FIGURES": figures.name, "SOAK_SECONDS": "60"}
         command = [sys.executable, "-m", "pytest", "-n", "0", "-s", *TESTS]
@@ -25,7 +25,7 @@ def main() -> None:
     )
     print(table)
     if ended.returncode:
-        sys.exit("A test failed; the document stays as it was.")
+        sys.exit("A test failed; the document is unchanged.")
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
 

@@ -1,4 +1,4 @@
-"""What a section is given, and the Markdown and the chart that it gives back."""
+"""The input of a section, and the Markdown tables and the chart that it returns."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ VALUE_PIXELS = 60
 CHART_PIXELS = 760
 COLORS = 6
 
-# Middle tones that stand out from white and from black alike.
+# Medium colors, which are visible on white and on black.
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #59636e }
 .title { font-weight: 600 }
@@ -28,46 +28,46 @@ text { font: 12px system-ui, sans-serif; fill: #59636e }
 
 
 class Bench(NamedTuple):
-    """What every section works with."""
+    """The input of every section."""
 
     postgres: Postgres
     folder: Path
-    seconds: float  # of one round
+    seconds: float  # per round
     rounds: int
     quick: bool
     others: list[tuple[str, str, str]]  # name, path of its tasks, command
 
 
-# What a section gives: the name of a place in the document, or of a file beside it -> the text.
+# The texts that a section returns, by their place in the document, or by the name of a file.
 Results = dict[str, str]
 
 
 def progress(text: str) -> None:
-    """Say on one line of the terminal what is going on."""
+    """Show the progress on one line of the terminal."""
     start, end = ("\r\033[K", "") if sys.stderr.isatty() else ("", "\n")
     print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table in Markdown; numbers stand to the right, the first column to the left."""
+    """Format a Markdown table. The first column is aligned left, the others right."""
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float) -> str:
-    """Write a figure with as many digits as a measurement is good for."""
-    if isnan(value):  # it was not measured
+    """Format a figure with as many digits as the measurement justifies."""
+    if isnan(value):  # not measured
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def ratio(one: float, other: float) -> float:
-    """Divide; by what was not measured, or is nothing, there is no ratio."""
+    """Divide. The result is NaN if a value is NaN or the divisor is 0."""
     return one / other if other else nan
 
 
 def write(results: Results) -> None:
-    """Put the texts into the document, each between its own two markers, and write the files."""
+    """Write each text between its markers in the document, or into its file."""
     document = DOCUMENT.read_text()
     for name, text in results.items():
         if name.endswith(".svg"):
@@ -81,7 +81,7 @@ def write(results: Results) -> None:
 
 
 def bar_chart(title: str, groups: dict[str, dict[str, float]]) -> str:
-    """Draw a group of bars for each key as SVG; the bars of one name have one color."""
+    """Draw a group of bars for each key as SVG. Bars with the same name have the same color."""
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
     most = max(value for bars in groups.values() for value in bars.values())
     scale = (CHART_PIXELS - LABEL_PIXELS - VALUE_PIXELS) / most

@@ -1,4 +1,4 @@
-"""How often an operation waits for the database, shown by moving the database away."""
+"""Measure how many database round trips an operation needs, by delaying the database."""
 
 import time
 from collections import defaultdict
@@ -16,7 +16,7 @@ from benchmarks.operations import OPERATIONS, call, connected
 from benchmarks.report import Bench, Results, number, progress, table
 from benchmarks.servers import our_command, our_environment, plain, serving, uvicorn_command
 
-DELAY_SECONDS = 0.002  # about as far as a database in the same region
+DELAY_SECONDS = 0.002  # roughly that of a database in the same region
 LIVES, LIVES_QUICK = 300, 50
 PING = "the smallest statement"
 USER = 0
@@ -45,7 +45,7 @@ def measure(bench: Bench) -> Results:
                 ping.execute("SELECT 1")
                 took_ms[PING, "", far].append((time.perf_counter() - began) * 1e3)
             ids: dict[tuple[str, bool], object] = dict.fromkeys(connections)
-            # Near and far in turn at each step, so that both meet the same noise.
+            # Alternate between near and far, so that both get the same noise.
             for operation, method, path, fields in _life(life):
                 for (name, far), connection in connections.items():
                     task_path = f"/api/tasks{path.format(ids[name, far])}"
@@ -66,7 +66,7 @@ def measure(bench: Bench) -> Results:
 
 
 def _life(life: int) -> list[tuple[str, str, str, dict[str, str]]]:
-    """Give what happens to a task from its creation to its end: operation, method, path, JSON."""
+    """Return the requests from creating to deleting a task: operation, method, path, JSON."""
     return [
         ("POST", "POST", "", {"title": f"Buy milk {life}"}),
         ("GET one", "GET", "/{}", {}),
@@ -78,7 +78,7 @@ def _life(life: int) -> list[tuple[str, str, str, dict[str, str]]]:
 
 
 def _undisturbed(took_ms: list[float]) -> float:
-    """Give the lower quartile, which other work on the machine hardly moves."""
+    """Return the lower quartile, which other work on the machine hardly affects."""
     return sorted(took_ms)[len(took_ms) // 4]
 
 

@@ -1,4 +1,4 @@
-"""Measures the service: `uv run benchmarks/run.py`; docs/performance.md says what and how."""
+"""Run the benchmarks: `uv run benchmarks/run.py`. docs/performance.md describes them."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-# Found through the line above.
+# The line above makes these importable.
 from benchmarks import (
     breakdown,
     comparison,
@@ -40,16 +40,16 @@ SECTIONS: dict[str, Callable[[Bench], Results]] = {
     "options": options.measure,
 }
 
-FULL, QUICK = (1.5, 5), (0.5, 1)  # seconds of a round, and rounds
+FULL, QUICK = (1.5, 5), (0.5, 1)  # seconds per round, number of rounds
 TERMINATED = 128 + signal.SIGTERM
 LIBRARIES = ("fastapi", "starlette", "pydantic", "sqlalchemy", "psycopg2-binary", "uvicorn")
 
 
 def main() -> None:
-    """Run the sections that were asked for, print their tables, and write them down."""
+    """Run the selected sections, print their tables, and write them into the documents."""
     arguments = _parse()
     require_wrk()
-    # Ended from outside, it still ends what it has started.
+    # On SIGTERM, still stop the processes that this one has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     stamp = f"{datetime.now(UTC):%Y-%m-%d}; rounds of {arguments.seconds:g} s: {arguments.rounds}."
     with postgres() as server, tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _machine() -> str:
-    """Say on what all of it was run."""
+    """Describe the machine and the versions of the libraries."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     gibibytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
@@ -91,14 +91,14 @@ def _machine() -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: within 2 minutes")
+    parser.add_argument("--quick", action="store_true", help="one short round: under 2 minutes")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; repeatable")
-    parser.add_argument("--seconds", type=float, help="of each round (1.5, quick 0.5)")
-    parser.add_argument("--rounds", type=int, help="whose median counts (5, quick 1)")
+    parser.add_argument("--seconds", type=float, help="per round (default: 1.5, with --quick 0.5)")
+    parser.add_argument("--rounds", type=int, help="report their median (default: 5, --quick 1)")
     parser.add_argument(
         "--write",
         action=argparse.BooleanOptionalAction,
-        help="put the tables into docs/performance.md (done unless quick)",
+        help="write the tables into docs/performance.md (the default without --quick)",
     )
     parser.add_argument(
         "--server",
@@ -106,8 +106,8 @@ def _parse() -> argparse.Namespace:
         default=[],
         nargs=3,
         metavar=("NAME", "PATH", "COMMAND"),
-        help="another server to compare with: the path of its tasks, and the command with {port} "
-        "in it; it gets DATABASE_URL, BETTER_AUTH_SECRET and HS256 tokens whose sub is the user",
+        help="another server to compare with: the path of its tasks, and its command with {port}; "
+        "it gets DATABASE_URL, BETTER_AUTH_SECRET, and HS256 tokens with the user as sub",
     )
     arguments = parser.parse_args()
     seconds, rounds = QUICK if arguments.quick else FULL

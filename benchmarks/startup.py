@@ -1,4 +1,4 @@
-"""How long a start takes, and how much memory a process needs."""
+"""Measure the startup time and the memory of a process."""
 
 import statistics
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def measure(bench: Bench) -> Results:
-    """Start each server several times in turn, and put load on it once."""
+    """Start all servers several times in turn, and put each under load once."""
     sqlite = make_url(f"sqlite:///{bench.folder}/startup.db")
     postgres = bench.postgres.database("startup")
     usual = bench.postgres.database("startup_usual")
@@ -33,7 +33,7 @@ def measure(bench: Bench) -> Results:
             progress(f"start-up: {name}, start {start + 1}")
             server = Server(command, bench.folder, **environment)
             try:
-                # The first has a schema to create, and bytecode to write.
+                # The first start creates the schema and writes bytecode.
                 seconds[name].append(server.wait("/health"))
                 if not loaded.get(name):
                     resident[name] = server.resident_bytes()

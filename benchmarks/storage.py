@@ -1,4 +1,4 @@
-"""Prints what a task costs in PostgreSQL, in bytes: `uv run python benchmarks/storage.py`."""
+"""Print how many bytes a task uses in PostgreSQL: `uv run python benchmarks/storage.py`."""
 
 import random
 import shutil
@@ -12,7 +12,7 @@ from sqlalchemy import Engine, insert, inspect, make_url, text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from db import Database  # found through the line above
+from db import Database  # importable because of the line above
 from models import TASKS, TaskCreate, TaskStatus, new_columns
 
 TASK_COUNT = 100_000
@@ -25,13 +25,13 @@ def _words(of: random.Random, least: int, most: int) -> str:
 
 
 def _fill(engine: Engine) -> None:
-    """Store tasks as people write them.
+    """Insert realistic tasks.
 
-    Each has a title of some words, and every third a longer text, a due date or a tag.
-    The users take turns at random, which is the worst order for an index that begins with them;
-    their ids have 32 letters and digits, as Better Auth's.
+    Each has a title of 2 to 8 words. A third each have a description, a due date and a tag.
+    The users come in random order, which is the worst case for an index that begins with the user.
+    Their ids have 32 characters, like Better Auth's.
     """
-    of = random.Random(1)  # noqa: S311  # the same tasks in each run
+    of = random.Random(1)  # noqa: S311  # the same tasks in every run
     users = [f"{of.getrandbits(128):032x}" for _ in range(TASK_COUNT // TASKS_PER_USER)]
     now = datetime.now(UTC)
     rows = [

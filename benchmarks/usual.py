@@ -1,8 +1,8 @@
-"""The usual code of this stack, as tutorials have it: what the service is compared with.
+"""The usual code of this stack, as in tutorials, for comparison with the service.
 
-Sync dependencies, SELECT + change + commit + refresh, pre-ping, `response_model`, and the token
-decoded for each request. The pool has a connection for each caller: with fewer, the requests that
-hold one wait for a thread, and those that hold a thread wait for a connection.
+It has sync dependencies, SELECT + change + commit + refresh, pre-ping, `response_model`, and
+decodes the token of each request. The pool has a connection for each client. With fewer, requests
+that hold a connection wait for a thread, and those that hold a thread wait for a connection.
 """
 
 import os
@@ -29,7 +29,7 @@ class TaskCreate(SQLModel):
 
 
 class TaskUpdate(SQLModel):
-    """What to change of a task."""
+    """The changes to a task."""
 
     title: str | None = Field(default=None, min_length=1, max_length=200)
     description: str | None = Field(default=None, max_length=2000)
@@ -55,13 +55,13 @@ class TaskPublic(TaskCreate):
 
 
 def get_session() -> Iterator[Session]:
-    """Give the session of a request."""
+    """Yield the session of a request."""
     with Session(engine) as session:
         yield session
 
 
 def get_user_id(credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> str:
-    """Give the user whom the token names."""
+    """Return the user of the token."""
     secret = os.environ["BETTER_AUTH_SECRET"]
     try:
         return str(jwt.decode(credentials.credentials, secret, algorithms=["HS256"])["sub"])
@@ -74,7 +74,7 @@ UserId = Annotated[str, Depends(get_user_id)]
 
 
 def get_task(task_id: int, user_id: UserId, session: SessionDep) -> Task:
-    """Give the user's task."""
+    """Return the user's task."""
     task = session.exec(select(Task).where(Task.id == task_id, Task.user_id == user_id)).first()
     if task is None:
         raise HTTPException(404, "Task not found")

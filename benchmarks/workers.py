@@ -1,4 +1,4 @@
-"""One process against two, with more callers than either has threads."""
+"""Compare one process with two, with many clients."""
 
 from contextlib import ExitStack
 
@@ -11,7 +11,7 @@ WORKERS = {"1 worker": 1, "2 workers": 2}
 
 
 def measure(bench: Bench) -> Results:
-    """Run the operations on both, in turn."""
+    """Measure the operations on both in turn."""
     with ExitStack() as stack:
         targets = {}
         for name, workers in WORKERS.items():

@@ -1,1 +1,1 @@
-"""One module of routes for each thing that has them."""
+"""The routes, one module for each resource."""

@@ -1,4 +1,4 @@
-"""The pages that people read: all that is on them comes from here, and nothing from elsewhere."""
+"""The documentation pages. They load nothing from other servers."""
 
 import re
 from base64 import b64encode
@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 
-# Of the package only the files: Swagger UI, ReDoc, and FastAPI's icon.
+# Only the static files of this package are used: Swagger UI, ReDoc and FastAPI's icon.
 ASSETS = Path(str(files("fastapi_offline"))) / "static"
 
 # The groups of operations (OpenAPI's tags), in the order in which one needs them.
@@ -35,7 +35,7 @@ TAGS = [
     for name, description in {
         SINGLE_TASKS: "Create, list, read, update, complete and delete tasks.",
         MANY_TASKS: "Update or delete many tasks with one request.",
-        ALL_TASKS: "Keep a copy up to date, export all your tasks to a file, and import such a file.",
+        ALL_TASKS: "Follow the changes of all your tasks, export them to a file, and import such a file.",
         ACCOUNT: "See your tags and who you are, or erase all your data.",
         MONITORING: "For supervisors and load balancers; no token is needed.",
         **{
@@ -75,44 +75,44 @@ REDOC = bytes(
         redoc_favicon_url="docs/assets/favicon.png",
         with_google_fonts=False,
     ).body
-).replace(b"<redoc ", b'<redoc disable-search="true" ')  # it would run a worker made from text
+).replace(b"<redoc ", b'<redoc disable-search="true" ')  # the search needs a worker from a blob:
 router = APIRouter(include_in_schema=False)
 router.mount("/docs/assets", StaticFiles(directory=ASSETS))
 
 
 @router.get("/")
 async def home() -> Response:
-    """Lead a person to the documentation."""
+    """Redirect to the documentation."""
     return RedirectResponse("docs")
 
 
 @router.get("/docs")
 async def swagger_ui() -> Response:
-    """Show the operations, to try them out."""
+    """Show the operations in Swagger UI, which can call them."""
     return _page(SWAGGER_UI, styles="'self'")
 
 
 @router.get("/redoc")
 async def redoc() -> Response:
-    """Show the operations, to read."""
-    return _page(REDOC, styles="'self' 'unsafe-inline'")  # it makes them as it goes
+    """Show the operations in ReDoc."""
+    return _page(REDOC, styles="'self' 'unsafe-inline'")  # ReDoc inserts <style> elements
 
 
 @router.get("/docs/redoc.js")
 async def redoc_js() -> Response:
-    """Give ReDoc without its logo."""
+    """Return ReDoc's script without the logo."""
     return Response(_redoc_js(), media_type="text/javascript")
 
 
-@cache  # read when somebody opens the page, not by each process that starts
+@cache  # read on the first request, not at the start of each process
 def _redoc_js() -> bytes:
-    # ReDoc fetches its maker's logo from the maker's server, and shows none where that fails.
+    # ReDoc loads a logo from its vendor's server, and shows none if that fails.
     script = (ASSETS / "redoc.standalone.js").read_bytes()
     return script.replace(b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
 
 
 def _page(html: bytes, styles: str) -> Response:
-    """Limit the page to what this server sends, and to the scripts that stand in it now."""
+    """Return the page with a policy that allows only its own inline scripts and this server."""
     scripts = re.findall(rb"<script>(.*?)</script>", html, re.DOTALL)
     hashes = [f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in scripts]
     policy = [

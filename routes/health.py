@@ -1,4 +1,4 @@
-"""Is the process alive, and can it serve."""
+"""Liveness and readiness checks."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,7 @@
-"""Pages of the list: which tasks, in which order, and the links from one page to the next.
+"""Filtering, sorting and paging of the task list, with links between pages.
 
-A page begins at a task (keyset), not after a number of them, so that the hundredth costs what the
-first costs, and no task is repeated or skipped when others come and go.
+Links use keyset pagination: a page begins after a task, not after a number of tasks. So every page
+costs the same, and no task is repeated or skipped if others are added or deleted.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -51,17 +51,17 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Cursor:
-    """A task's place in an order; the page begins after it or, backward, ends before it."""
+    """A task's position in a sort order. The page begins after it or, backward, ends before it."""
 
     sort: Sort
     backward: bool
-    # A folded title, a due date, a rank, or microseconds since 1970: the years 828 to 6536.
+    # A folded title, a due date, a rank, or microseconds since 1970 (the years 828 to 6536).
     value: Annotated[str, Storable] | Annotated[int, Field(ge=-(2**55), le=2**57)]
     id: Annotated[int, Field(ge=0, le=BIGINT_MAX)]
 
     @classmethod
     def of(cls, row: Row[Any], sort: Sort, *, backward: bool) -> "Cursor":
-        """Give the place of the row."""
+        """Create the cursor of a row."""
         if sort.by_time:
             value = (getattr(row, sort.removeprefix("-")) - EPOCH) // MICROSECOND
         else:
@@ -70,13 +70,13 @@ class Cursor:
 
     @property
     def key(self) -> str | int | datetime:
-        """What the task has as the key of the order."""
+        """The task's value of the sort key."""
         if self.sort.by_time:
             return EPOCH + int(self.value) * MICROSECOND
         return self.value
 
     def encode(self) -> str:
-        """Write it as callers see it."""
+        """Encode it as an opaque string that needs no quoting in a URL."""
         return to_opaque(CURSOR.dump_json(self))
 
 
@@ -109,11 +109,11 @@ def _decode(text: str) -> Cursor:
     try:
         return CURSOR.validate_json(from_opaque(text))
     except ValueError as error:
-        raise ValueError("is not one that a Link has given") from error
+        raise ValueError("is not a cursor from a Link header") from error
 
 
 class Page(BaseModel):
-    """The part of the list that a request asks for."""
+    """The query parameters of the list."""
 
     # Examples are in the schemas: /docs would fill in and send those of parameters. A factory
     # keeps a default that says nothing out of the contract.
@@ -195,26 +195,26 @@ class Page(BaseModel):
             sort: Sort = info.data["sort"]
             is_text = sort.key.type.python_type is str
             if cursor.sort != sort or isinstance(cursor.value, str) != is_text:
-                raise ValueError("is of another sort")
+                raise ValueError("belongs to another sort")
         return cursor
 
     @property
     def filters(self) -> frozenset[str]:
-        """The names of the filters that it has."""
+        """The names of the filters that are set."""
         return frozenset(name for name in statements.FILTERS if getattr(self, name))
 
     @property
     def is_first(self) -> bool:
-        """Whether it begins where the list does."""
+        """Whether this is the first page."""
         return self.cursor is None and not self.offset
 
     @property
     def backward(self) -> bool:
-        """Whether the page is read from its end."""
+        """Whether the rows are read in reverse order."""
         return self.cursor is not None and self.cursor.backward
 
     def statement(self) -> Rows:
-        """Read the page, and one task more, which tells whether it is the last."""
+        """Return the statement that reads the page, and one more row to see if more follow."""
         return statements.page(
             self.sort,
             self.filters,
@@ -224,11 +224,11 @@ class Page(BaseModel):
         )
 
     def total_statement(self) -> SelectOfScalar[int]:
-        """Count the tasks of all pages."""
+        """Return the statement that counts the tasks on all pages."""
         return statements.count_matching(self.filters)
 
     def parameters(self, user: User) -> dict[str, object]:
-        """Give the values for both."""
+        """Return the parameters of both statements."""
         values: dict[str, object] = {
             "owner": user.id,
             "limit": self.limit + 1,
@@ -244,12 +244,12 @@ class Page(BaseModel):
         return values
 
     def rows(self, read: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-        """Put what was read into the order of the list, without the one task more."""
+        """Return the rows of the page in the order of the list, without the extra row."""
         rows = read[: self.limit]
         return rows[::-1] if self.backward else rows
 
     def link(self, request: Request, read: Sequence[Row[Any]]) -> str:
-        """Write the Link header (RFC 8288): `next`, and `prev` and `first` where they exist."""
+        """Return the Link header (RFC 8288): `next`, `prev` and `first`, as far as they exist."""
         rows, more = self.rows(read), len(read) > self.limit
         cursors: dict[str, str | None] = {}
         if not self.is_first:
@@ -267,19 +267,19 @@ PageQuery = Annotated[Page, Query()]
 
 
 def task_of(row: Row[Any]) -> dict[str, object]:
-    """Give what TaskPublic documents; our own rows need no validation to be written as JSON."""
-    return dict(zip(TASK_FIELDS, row, strict=False))  # what follows the fields is for headers
+    """Return the fields of TaskPublic. Rows from the database need no validation."""
+    return dict(zip(TASK_FIELDS, row, strict=False))  # the other columns are for headers
 
 
 def path_of(request: Request) -> str:
-    """Give the path as a header can have it: the id of a user in it may be any text."""
+    """Return the path, quoted for use in a header: a user id in it may be any text."""
     return quote(request.scope["path"])
 
 
 def _url(request: Request, cursor: str | None) -> str:
-    """Give the path with the query of the request, but for where the page begins.
+    """Return the path and query of the request, with another `cursor` and without `offset`.
 
-    Without the origin, which behind a proxy would be a guess.
+    The origin is left out, because behind a proxy it would be a guess.
     """
     query = [
         (name, value)

@@ -1,4 +1,4 @@
-"""The version of a task as an ETag, and what a request asks of it (RFC 9110, 8.8.3 and 13.1)."""
+"""Task versions as ETags, and the preconditions of requests (RFC 9110, 8.8.3 and 13.1)."""
 
 import re
 from typing import NamedTuple, Self
@@ -14,9 +14,9 @@ PRECONDITION_FAILED = documented(
     "The task has another version by now",
 )
 
-# Servers that compress on the way add the coding: Apache and Caddy `-gzip`, Jetty `--gzip`.
+# Proxies that compress append the coding: Apache and Caddy `-gzip`, Jetty `--gzip`.
 VERSION = re.compile(r"([1-9][0-9]{0,17})(?:(?:--?|;)(?:gzip|deflate|br|zstd))?")
-# RFC 9110, 8.8.3; `w/`, which it does not allow, can mean nothing else.
+# RFC 9110, 8.8.3. Also accept `w/`, which the RFC does not allow but is unambiguous.
 ENTITY_TAG = re.compile(r'(?:[Ww]/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
@@ -49,34 +49,34 @@ DOCUMENTED_READ = _documented(
 
 
 def etag(version: int) -> str:
-    """Name the version. It is a strong tag: the answer is the same, byte for byte."""
+    """Return the ETag of a version. It is strong: responses are the same, byte for byte."""
     return f'"{version}"'
 
 
 class Preconditions(NamedTuple):
-    """The versions that a request asks for: one of `match`, none of `none_match`; None is any."""
+    """The task's version must be in `match` and not in `none_match`; None means no condition."""
 
     match: frozenset[int] | None
     none_match: frozenset[int] | None
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        """Read the headers If-Match and If-None-Match."""
+        """Parse the headers If-Match and If-None-Match."""
         return cls(_versions(request, "If-Match"), _versions(request, "If-None-Match"))
 
 
 def is_current(request: Request, version: int) -> bool:
-    """Tell whether the caller has this version already, so that a 304 is enough."""
+    """Return whether the client already has this version, and a 304 is enough."""
     versions = _versions(request, "If-None-Match")
     return versions is not None and (versions == ANY_VERSION or version in versions)
 
 
 def _versions(request: Request, name: str) -> frozenset[int] | None:
-    """Read the versions out of the tags of a header; None where it is not there.
+    """Return the versions in the tags of a header, or None without the header.
 
-    A weak tag counts in If-Match too, although RFC 9110, 13.1.1 asks for a strong comparison: a
-    proxy that compresses makes `W/"1"` of our `"1"`, and both name the same version of the row,
-    which is what a change must not overwrite unseen.
+    Weak tags match in If-Match too, although RFC 9110, 13.1.1 requires a strong comparison: proxies
+    that compress turn our `"1"` into `W/"1"`, and both identify the same version of the row, which
+    is what prevents lost updates.
     """
     header = ", ".join(request.headers.getlist(name))
     if not header:
@@ -84,7 +84,7 @@ def _versions(request: Request, name: str) -> frozenset[int] | None:
     if header.strip() == "*":
         return ANY_VERSION
     if ENTITY_TAG.sub("", header).strip(" \t,") or not ENTITY_TAG.search(header):
-        raise invalid("header", name, message='must be * or ETags as they were given: "1", "2"')
-    # What is not a version of ours matches none.
+        raise invalid("header", name, message='must be * or ETags from responses, such as "1", "2"')
+    # Other tags match no version.
     found = (VERSION.fullmatch(tag) for tag in ENTITY_TAG.findall(header))
     return frozenset(int(version[1]) for version in found if version)

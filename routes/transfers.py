@@ -1,4 +1,4 @@
-"""All tasks of the caller out, as JSON Lines (https://jsonlines.org), and in again."""
+"""Export and import all tasks of the caller as JSON Lines (https://jsonlines.org)."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -33,12 +33,12 @@ from routes.tasks import (
     too_many_tasks,
 )
 
-ROWS_PER_INSERT = 200  # whose values are put into SQL while nobody else is answered
+ROWS_PER_INSERT = 200  # psycopg2 blocks the event loop while it formats them into SQL
 IMPORT_MAX_BYTES = 64 * 1024 * 1024
-IMPORT_SECONDS = 60  # to receive it, and again to store it
-IN_MEMORY_BYTES = 1024 * 1024  # what is more waits in a file
+IMPORT_SECONDS = 60  # to receive the body, and the same again to store it
+IN_MEMORY_BYTES = 1024 * 1024  # larger bodies are stored in a temporary file
 
-BYTE_ORDER_MARK = "\ufeff".encode()  # editors and PowerShell begin a file with it
+BYTE_ORDER_MARK = "\ufeff".encode()  # some editors and PowerShell write it at the start of files
 SEND_JSON_LINES = (
     "Send JSON Lines, uncompressed and in UTF-8: one task as a JSON object on each line, "
     "with `curl --data-binary @tasks.jsonl`"
@@ -50,7 +50,7 @@ START: Place = (EPOCH, 0)
 
 
 class TransferRoute(GuardedRoute):
-    """A route whose body may be all tasks of a user."""
+    """A route with limits for a body that contains all tasks of a user."""
 
     body_max_bytes = IMPORT_MAX_BYTES
     body_seconds = IMPORT_SECONDS
@@ -79,7 +79,7 @@ IMPORTED: Responses = {
 
 
 async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
-    """Give the body as a file, so that its size costs no memory."""
+    """Yield the body as a file, so that a large one does not use memory."""
     with SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
         async for chunk in request.stream():
             file.write(chunk)
@@ -163,7 +163,7 @@ def import_tasks(
 
 
 async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[bytes]:
-    """Read a page at a time, so that a slow reader holds no connection."""
+    """Read one page at a time, so that a slow client does not occupy a connection."""
 
     def read(after: Place) -> Page:
         with Session(database.engine) as session:
@@ -177,7 +177,7 @@ async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[by
 
 
 def _read_page(after: Place, user: User, session: Session) -> Page:
-    """Return the tasks after a place, and the place of the last of them if more may follow."""
+    """Return the tasks after a place as lines, and the last one's place if more may follow."""
     place = dict(zip((column.name for column in statements.EXPORT_ORDER), after, strict=True))
     rows = session.exec(statements.EXPORT, params={"owner": user.id, **place}).all()
     lines = b"".join(to_json(task_of(row)) + b"\n" for row in rows)
@@ -188,9 +188,9 @@ def _read_page(after: Place, user: User, session: Session) -> Page:
 def _import(
     file: IO[bytes], key: IdempotencyKey | None, user: User, session: Session, limit: int
 ) -> tuple[int, bool]:
-    """Insert the lines; return how many there are, and whether the key inserted them before.
+    """Insert the lines. Return their number, and whether an earlier import with the key did so.
 
-    The key stands in the first task, whose unique index makes a second import wait for the first.
+    The first task stores the key, so that its unique index makes a concurrent import wait.
     """
     body = KeyedBody(key, in_thread(lambda: _digest(file))) if key else KeyedBody()
     rows = _read(file)
@@ -219,14 +219,14 @@ def _digest(file: IO[bytes]) -> str:
 
 
 def _read(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Read the lines into columns; blank lines are skipped."""
+    """Yield the columns of each task. Blank lines are skipped."""
     now = datetime.now(UTC)
     lines = iter(partial(file.readline, BODY_MAX_BYTES + 1), b"")
     for number, line in enumerate(lines, 1):
         if len(line) > BODY_MAX_BYTES:
             message = f"is longer than {BODY_MAX_BYTES} bytes. {SEND_JSON_LINES}"
             raise invalid("body", f"line {number}", message=message)
-        # Files that were joined have one within as well.
+        # Concatenated files have byte order marks in the middle too.
         if task := line.removeprefix(BYTE_ORDER_MARK).strip():
             yield new_columns(_parse(task, number), now)
 
@@ -236,7 +236,7 @@ def _parse(line: bytes, number: int) -> TaskCreate:
         return TaskCreate.model_validate_json(line)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
-        # The parser is given one line, which it calls the first.
+        # The parser sees each line as line 1.
         message = problem["msg"].replace(" at line 1 column", " at character")
         if not problem["loc"]:  # it is not a JSON object
             message = f"{message}. {SEND_JSON_LINES}"

@@ -1,4 +1,4 @@
-"""Who calls the app in a test, and the settings it runs with."""
+"""The users of the tests, and the settings of the app."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ SECRET = SecretStr("the secret of the tests, of 32 bytes and more")
 
 
 def settings_for(database_url: URL, **others: object) -> Settings:
-    """Settings that owe nothing to the environment or to `.env`."""
+    """Create settings that ignore the environment and `.env`."""
     given = {
         "database_url": str(database_url.render_as_string(hide_password=False)),
         "better_auth_secret": SECRET,
@@ -35,7 +35,7 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "otel_exporter_otlp_endpoint": None,
         "prometheus_multiproc_dir": None,
     }
-    return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # parsed by it
+    return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # Settings parses them
 
 
 def bearer(user_id: str, minutes: int = 5) -> dict[str, str]:
@@ -49,7 +49,7 @@ def client_of(app: FastAPI, headers: dict[str, str]) -> Iterator[TestClient]:
 
 @contextmanager
 def served(app: ASGIApp, root_path: str = "") -> Iterator[int]:
-    """Serve the app as main.py does, on real connections, and give the port."""
+    """Serve the app on real connections as main.py does; yield the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -1,4 +1,4 @@
-"""An auth server's key set over real HTTP, and keys that sign as Better Auth's do."""
+"""An HTTP server with a key set, and keys that sign tokens like Better Auth's."""
 
 import base64
 import contextlib
@@ -30,7 +30,7 @@ def _b64_int(number: int, length: int | None = None) -> str:
 def jws(
     header: bytes | dict[str, Any], payload: bytes | dict[str, Any], sign: Callable[[bytes], bytes]
 ) -> str:
-    """Sign anything at all."""
+    """Sign any header and payload."""
     parts = [
         part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)
     ]
@@ -39,7 +39,7 @@ def jws(
 
 
 class SigningKey:
-    """A key pair of one algorithm: the member that it has in a key set, and its signatures."""
+    """A key pair of one algorithm, with its member of a key set."""
 
     def __init__(self, algorithm: str, kid: str = "k1", *, bits: int = 2048) -> None:
         self.algorithm = algorithm
@@ -84,12 +84,12 @@ class SigningKey:
         return signature
 
     def token(self, claims: dict[str, Any], **header: object) -> str:
-        """Sign claims under the header that Better Auth sends."""
+        """Sign claims with the header that Better Auth uses."""
         return jws({"alg": self.algorithm, "kid": self.member["kid"]} | header, claims, self.sign)
 
 
 class AuthServer(http.server.ThreadingHTTPServer):
-    """Serves a key set, counts who asks for it, and can be told to misbehave."""
+    """Serves a key set, records the requests, and can misbehave."""
 
     daemon_threads = True
 
@@ -112,7 +112,7 @@ class AuthServer(http.server.ThreadingHTTPServer):
         return self.requested.count(PATH)
 
     def claims(self, **others: object) -> dict[str, Any]:
-        """The claims of Better Auth's jwt plugin, for Ann."""
+        """Return the claims that Better Auth's jwt plugin issues for Ann."""
         return {"sub": "ann", "id": "ann", "exp": LATER, "iss": self.url, "aud": self.url} | others
 
 
@@ -129,7 +129,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        with contextlib.suppress(OSError):  # the other side may have had enough
+        with contextlib.suppress(OSError):  # the client may have closed the connection
             if not self.server.pause_seconds:
                 self.wfile.write(body)
             while self.server.pause_seconds:

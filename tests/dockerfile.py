@@ -1,4 +1,4 @@
-"""Walks through a Dockerfile without Docker: a stage's file system is a folder."""
+"""Build a Dockerfile without Docker. The file system of a stage is a directory."""
 
 import fnmatch
 import json
@@ -14,11 +14,11 @@ STEP_LIMIT_SECONDS = 240
 
 
 class Image:
-    """What a Dockerfile makes of a context: files under a folder, and how a container is run.
+    """The result of a Dockerfile: files in a directory, and how a container is run.
 
-    There is a method for each instruction, and where the Dockerfile says /app, one is meant in the
-    folder. It is the same folder from stage to stage, for the sake of the paths that installers
-    write into files; a stage that is done is moved aside.
+    Each instruction has a method. /app in the Dockerfile means the one in the directory. All stages
+    use the same directory, because installers write its path into files. When a stage is done, its
+    files are moved away.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Image:
                 shutil.copy2(self._context / file, copied)
 
     def _copy_from(self, stage: str, source: str, target: str) -> None:
-        if "/" in stage:  # a tool out of another image, which must be on this machine
+        if "/" in stage:  # a tool of another image, which must be installed on this machine
             assert shutil.which(Path(source).name)
         else:
             shutil.copytree(f"{self._stages}/{stage}{source}", target, symlinks=True)
@@ -108,7 +108,7 @@ def _instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
 
 
 def context_of(dockerfile: Path, context: Path) -> list[str]:
-    """Give what Docker is sent of the folder: all but what .dockerignore names."""
+    """Return the files of the build context: all except those that .dockerignore excludes."""
     own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
     rules = (own if own.exists() else context / ".dockerignore").read_text().splitlines()
     files = (path.relative_to(context) for path in context.rglob("*") if path.is_file())
@@ -116,15 +116,15 @@ def context_of(dockerfile: Path, context: Path) -> list[str]:
 
 
 def _is_ignored(file: Path, rules: list[str]) -> bool:
-    """Tell what the last rule says that fits the file or a folder it is in."""
+    """Apply the last rule that matches the file or one of its parent directories."""
     ignored = False
     for rule in rules:
-        if any(_fits(str(name), rule.lstrip("!")) for name in (file, *file.parents)):
+        if any(_matches(str(name), rule.lstrip("!")) for name in (file, *file.parents)):
             ignored = not rule.startswith("!")
     return ignored
 
 
-def _fits(name: str, pattern: str) -> bool:
-    """Compare as Docker does, for whom `*` ends at a slash and `**` does not."""
+def _matches(name: str, pattern: str) -> bool:
+    """Match like Docker, where `*` does not match a slash and `**` does."""
     same_depth = "**" in pattern or name.count("/") == pattern.count("/")
     return same_depth and fnmatch.fnmatch(name, pattern)

@@ -1,4 +1,4 @@
-"""The tables of the version that recorded its revisions in Alembic's own table."""
+"""The tables of the version that still recorded its revisions in Alembic's default table."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -55,14 +55,14 @@ INSERT = text(
 
 
 def execute(connection: Connection, script: str) -> None:
-    """Execute a script statement by statement, as SQLite must be asked."""
+    """Execute a script statement by statement, because SQLite accepts only one at a time."""
     types = TYPES[connection.dialect.name]
     for statement in script.split(";"):
         connection.exec_driver_sql(statement.format(**types))
 
 
 def insert(connection: Connection, tasks: Iterable[dict[str, Any]]) -> None:
-    """Store tasks as that version did."""
+    """Insert tasks like that version."""
     now = datetime.fromisoformat("2026-01-31T12:00:00+00:00")
     stored = now if connection.dialect.name == "postgresql" else "2026-01-31 12:00:00.000000"
     rows = [{"user_id": "ann", "description": None, "key": None, "now": stored} | t for t in tasks]

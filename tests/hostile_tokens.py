@@ -41,14 +41,14 @@ def hs256(
     header: bytes | dict[str, Any] | None = None,
     hash_: str = "sha256",
 ) -> str:
-    """Sign anything at all with the secret of the tests."""
+    """Sign any header and payload with the secret of the tests."""
     secret = SECRET.get_secret_value().encode()
     header = {"alg": "HS256", "typ": "JWT"} if header is None else header
     return jws(header, claims, lambda signed: hmac.digest(secret, signed, hash_))
 
 
 def flip(token: str, number: int, at: int, bit: int) -> str:
-    """Change one bit of what a segment encodes."""
+    """Flip one bit of the bytes that a segment encodes."""
     segments = token.split(".")
     raw = bytearray(base64.urlsafe_b64decode(segments[number] + "=="))
     raw[at % len(raw)] ^= 1 << bit
@@ -56,11 +56,11 @@ def flip(token: str, number: int, at: int, bit: int) -> str:
     return ".".join(segments)
 
 
-GOOD = hs256(CLAIMS)
+VALID_TOKEN = hs256(CLAIMS)
 
 # Encodings that Python's json detects. JSON is UTF-8 without a byte order mark (RFC 8259, 8.1).
 ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
-# What Python's json reads, though RFC 8259 does not have it.
+# Python's json accepts these, although RFC 8259 does not.
 NOT_JSON = {
     f"{value.decode()}{where}": template % value
     for value in (b"NaN", b"Infinity", b"-Infinity")
@@ -70,7 +70,7 @@ NOT_JSON = {
         ", nested": b'{"y":[{"z":%s}]}',
     }.items()
 }
-BLANK = {
+BLANK_SUBJECTS = {
     "a space": " ",
     "a line feed": "\n",
     "no-break space": "\u00a0",
@@ -88,22 +88,22 @@ BLANK = {
     "several": " \t\u200d\u2060\u00a0",
 }
 
-SHAPES = {
+MALFORMED_TOKENS = {
     "empty": "",
     "one segment": "x",
     "session token": "x.y",
-    "four segments": GOOD + ".x",
+    "four segments": VALID_TOKEN + ".x",
     "five segments, as a JWE has": "a.b.c.d.e",
     "empty segments": "..",
-    "no signature": GOOD.rpartition(".")[0] + ".",
-    "padding": GOOD + "=",
-    "white space": GOOD.replace(".", ". "),
-    "line feed": GOOD + "\n",
-    "foreign character": GOOD[:-1] + "!",
-    "not ASCII": GOOD[:-1] + "é",
+    "no signature": VALID_TOKEN.rpartition(".")[0] + ".",
+    "padding": VALID_TOKEN + "=",
+    "white space": VALID_TOKEN.replace(".", ". "),
+    "line feed": VALID_TOKEN + "\n",
+    "foreign character": VALID_TOKEN[:-1] + "!",
+    "not ASCII": VALID_TOKEN[:-1] + "é",
     "base64, not base64url": hs256(CLAIMS | {"x": "???>>>"}).replace("_", "/").replace("-", "+"),
     "too long": hs256(CLAIMS | {"x": "x" * 8192}),
-    "header is no JSON": hs256(CLAIMS, b"{"),
+    "header is not JSON": hs256(CLAIMS, b"{"),
     "header is not UTF-8": hs256(CLAIMS, b'{"alg":"HS256","x":"\xff"}'),
     **{
         f"header is {encoding}": hs256(CLAIMS, '{"alg":"HS256"}'.encode(encoding))
@@ -117,7 +117,7 @@ SHAPES = {
     "header is null": hs256(CLAIMS, b"null"),
     "header is deep": hs256(CLAIMS, b"[" * 1500),
     "header has a name twice": hs256(CLAIMS, b'{"alg":"none","alg":"HS256"}'),
-    "payload is no JSON": hs256(b"sub=ann"),
+    "payload is not JSON": hs256(b"sub=ann"),
     "payload is a string": hs256(b'"ann"'),
     "payload is deep": hs256(b'{"sub":' * 800),
     "payload has a name twice": hs256(b'{"sub":"bob","sub":"ann","exp":%d}' % LATER),
@@ -131,7 +131,7 @@ SHAPES = {
         for name, value in NOT_JSON.items()
     },
 }
-HEADERS = {
+TOKENS_WITH_INVALID_HEADERS = {
     "no algorithm": hs256(CLAIMS, {}),
     "none": hs256(CLAIMS, {"alg": "none"}),
     "None": hs256(CLAIMS, {"alg": "None"}),
@@ -152,7 +152,7 @@ HEADERS = {
         CLAIMS, {"alg": "HS256", "typ": "Better-Auth.Session-Cache+JWT"}
     ),
 }
-NO_TIMES: list[Any] = [
+INVALID_TIMES: list[Any] = [
     None,
     "",
     str(LATER),
@@ -164,11 +164,11 @@ NO_TIMES: list[Any] = [
     float("-inf"),
     10**400,
 ]
-TIMES = (
+TOKENS_WITH_INVALID_TIMES = (
     {
         f"{name} is {value!r:.20}": hs256(CLAIMS | {name: value})
         for name in ("exp", "nbf", "iat")
-        for value in NO_TIMES
+        for value in INVALID_TIMES
     }
     | {
         f"{name} is {value.decode()}": hs256(
@@ -182,7 +182,7 @@ TIMES = (
         for value in (b"1e999", b"-1e999")
     }
 )
-CLAIMED = {
+TOKENS_WITH_INVALID_CLAIMS = {
     "no expiry": hs256({"sub": "ann"}),
     "expired": hs256(CLAIMS | {"exp": 1_000_000_000}),
     "expires now": hs256(CLAIMS | {"exp": int(time.time())}),
@@ -194,40 +194,40 @@ CLAIMED = {
         f"sub is {value!r:.20}": hs256(CLAIMS | {"sub": value})
         for value in (None, "", 0, 1, True, ["ann"], {"id": "ann"}, "x" * 256, "a\0b", "\ud800")
     },
-    **{f"sub is {name}": hs256(CLAIMS | {"sub": blank}) for name, blank in BLANK.items()},
+    **{f"sub is {name}": hs256(CLAIMS | {"sub": blank}) for name, blank in BLANK_SUBJECTS.items()},
 }
-SIGNATURES = {
+TOKENS_WITH_INVALID_SIGNATURES = {
     "another secret": sign(type(SECRET)("another secret of more than 32 bytes"), "ann", 5),
-    "truncated": GOOD[:-2],
-    "of another token": f"{GOOD.rpartition('.')[0]}.{hs256({}).rpartition('.')[2]}",
+    "truncated": VALID_TOKEN[:-2],
+    "of another token": f"{VALID_TOKEN.rpartition('.')[0]}.{hs256({}).rpartition('.')[2]}",
     **{
-        f"bit {bit} of segment {number} flipped": flip(GOOD, number, 0, bit)
+        f"bit {bit} of segment {number} flipped": flip(VALID_TOKEN, number, 0, bit)
         for number in range(3)
         for bit in range(8)
     },
     **{
-        f"ends in {last}": GOOD[:-1] + last
+        f"ends in {last}": VALID_TOKEN[:-1] + last
         for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-        if last != GOOD[-1]
+        if last != VALID_TOKEN[-1]
     },
 }
 
-# Of HS256: every one is signed with the right secret, but for the last table.
+# HS256 tokens. All are signed with the right secret, except those of the last table.
 HS256 = {
     f"{kind}: {name}": token
     for kind, tokens in [
-        ("shape", SHAPES),
-        ("header", HEADERS),
-        ("time", TIMES),
-        ("claim", CLAIMED),
-        ("signature", SIGNATURES),
+        ("shape", MALFORMED_TOKENS),
+        ("header", TOKENS_WITH_INVALID_HEADERS),
+        ("time", TOKENS_WITH_INVALID_TIMES),
+        ("claim", TOKENS_WITH_INVALID_CLAIMS),
+        ("signature", TOKENS_WITH_INVALID_SIGNATURES),
     ]
     for name, token in tokens.items()
 }
 
 
 def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str, str]:
-    """Tokens around a key of the key set; `canary` is a URL that must never be asked for."""
+    """Return tokens related to a key of the key set. The URL `canary` must never be requested."""
     other = SigningKey(key.algorithm)
     good = key.token(claims)
     header, payload, signature = good.split(".")
@@ -282,7 +282,10 @@ def of_key_set(key: SigningKey, claims: dict[str, Any], canary: str) -> dict[str
         "expired": key.token(claims | {"exp": 1_000_000_000}),
         "no exp": key.token({k: v for k, v in claims.items() if k != "exp"}),
         "no sub": key.token({k: v for k, v in claims.items() if k != "sub"}),
-        **{f"sub is {name}": key.token(claims | {"sub": blank}) for name, blank in BLANK.items()},
+        **{
+            f"sub is {name}": key.token(claims | {"sub": blank})
+            for name, blank in BLANK_SUBJECTS.items()
+        },
         "not valid for an hour": key.token(claims | {"nbf": time.time() + 3600}),
         **{
             f"{name} is {value}": key.token(claims | {name: value})
@@ -315,7 +318,7 @@ def _hmac_with(secret: bytes) -> Callable[[bytes], bytes]:
 
 
 def public_key_texts(key: SigningKey) -> dict[str, bytes]:
-    """Give the public key as an attacker may take it for a shared secret (RFC 8725, 2.1)."""
+    """Return the public key in forms that attackers use as a shared secret (RFC 8725, 2.1)."""
     public = key.private.public_key()
     encoding, form = serialization.Encoding, serialization.PublicFormat
     pem = public.public_bytes(encoding.PEM, form.SubjectPublicKeyInfo)

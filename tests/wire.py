@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that notes what is sent to it, and that can be cut or frozen."""
+"""A proxy to PostgreSQL that records statements and can cut or freeze connections."""
 
 import contextlib
 import socket
@@ -11,9 +11,9 @@ from sqlalchemy import URL
 
 
 class Wire(socketserver.ThreadingTCPServer):
-    """Passes bytes between clients and a server, and reads the clients' messages.
+    """Forwards bytes between clients and a server, and parses the clients' messages.
 
-    The format is PostgreSQL's, https://www.postgresql.org/docs/current/protocol-message-formats.html
+    Format: https://www.postgresql.org/docs/current/protocol-message-formats.html
     """
 
     daemon_threads = True
@@ -25,22 +25,22 @@ class Wire(socketserver.ThreadingTCPServer):
         self.statements: list[str] = []
         self.open: set[socket.socket] = set()
         self.clients: set[socket.socket] = set()
-        self.connections = 0  # that there ever were
+        self.connections = 0  # in total, including closed ones
         self.refusing = False
         self._flowing = threading.Event()
         self._flowing.set()
 
     @property
     def url(self) -> URL:
-        """The database, by way of this proxy."""
+        """The URL of the database through this proxy."""
         return self._database.set(
             host="127.0.0.1", port=self.server_address[1], query={"sslmode": "disable"}
         )
 
     def connect(self) -> socket.socket:
-        """Connect to the server itself."""
+        """Connect to the server directly."""
         folder = self._database.query.get("host")
-        if folder is None:  # pragma: no cover  # with TEST_DATABASE_URL only
+        if folder is None:  # pragma: no cover  # only with TEST_DATABASE_URL
             return socket.create_connection(
                 (self._database.host or "localhost", self._database.port or 5432)
             )
@@ -49,7 +49,7 @@ class Wire(socketserver.ThreadingTCPServer):
         return server
 
     def freeze(self) -> None:
-        """Keep every connection, take new ones, and pass nothing on."""
+        """Keep connections open and accept new ones, but forward nothing."""
         self._flowing.clear()
 
     def thaw(self) -> None:
@@ -59,13 +59,13 @@ class Wire(socketserver.ThreadingTCPServer):
         self._flowing.wait()
 
     def notify(self) -> None:
-        """Send a notice that nobody asked for, as a server may at any time."""
+        """Send an unsolicited notice, as a server may at any time."""
         fields = b"SNOTICE\0VNOTICE\0C00000\0Mnothing of importance\0\0"
         for connection in self.clients:
             connection.sendall(b"N" + struct.pack("!i", len(fields) + 4) + fields)
 
     def cut(self) -> None:
-        """Close every connection, as a server does that restarts or scales to zero."""
+        """Close all connections, like a server that restarts or scales to zero."""
         for connection in list(self.open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -82,19 +82,19 @@ class _Connection(socketserver.BaseRequestHandler):
             self.server.open |= {self.request, upstream}
             self.server.clients.add(self.request)
             self.server.connections += 1
-            answers = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
-            answers.start()
+            responses = threading.Thread(target=self._pump, args=(upstream,), daemon=True)
+            responses.start()
             with contextlib.suppress(OSError):
                 self._pass_messages(upstream)
             with contextlib.suppress(OSError):
                 upstream.shutdown(socket.SHUT_RDWR)
-            answers.join()
+            responses.join()
             self.server.clients.discard(self.request)
             self.server.open -= {self.request, upstream}
 
     def _pass_messages(self, upstream: socket.socket) -> None:
         with self.request.makefile("rb") as client:
-            kind = b""  # the startup message, the first, has no type byte
+            kind = b""  # the first message, the startup message, has no type byte
             while length := client.read(4):
                 message = client.read(struct.unpack("!i", length)[0] - 4)
                 if kind == b"Q":
@@ -104,7 +104,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 kind = client.read(1)
 
     def _pump(self, upstream: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # either side may have gone
+        with contextlib.suppress(OSError):  # either side may have closed the connection
             while chunk := upstream.recv(65536):
                 self.server.wait_while_frozen()
                 self.request.sendall(chunk)
@@ -114,7 +114,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
 @contextlib.contextmanager
 def wire_to(database: URL) -> Iterator[Wire]:
-    """Put a proxy before the database."""
+    """Run a proxy to the database."""
     with Wire(database) as wire:
         threading.Thread(target=wire.serve_forever, args=(0.01,), daemon=True).start()
         yield wire

@@ -1,4 +1,4 @@
-"""One app on each database for all of these tests, which leave nothing behind."""
+"""Fixtures for tests that share one app per database, because they leave no data."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The operations that the app publishes, with their path parameters filled in."""
+"""The operations of the contract, with values for their path parameters."""
 
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ from tests.actors import settings_for
 OPENAPI: dict[str, Any] = create_app(settings_for(make_url("sqlite:///unused.db"))).openapi()
 
 
-# What an operation cannot do without.
+# The required query parameters of operations.
 QUERIES = {"patch_tasks": "?status=pending&id=1", "delete_tasks": "?status=pending&id=1"}
 
 
 class Operation(NamedTuple):
-    """A method on a path, as `ann` would call it, and what the contract says of it."""
+    """A method and a path for user `ann`, and the operation in the contract."""
 
     method: str
     path: str
@@ -36,5 +36,5 @@ PROTECTED = [operation for operation in OPERATIONS if "security" in operation.do
 
 
 def name_of(value: object) -> str | None:
-    """Name a test's parameter where it is an operation."""
+    """Return the test id of an operation, or None for other parameters."""
     return f"{value.method} {value.path}" if isinstance(value, Operation) else None

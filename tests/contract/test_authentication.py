@@ -1,4 +1,4 @@
-"""Without a good token the answer is 401, whatever else the request is."""
+"""Requests without a valid token get a 401, whatever else is in them."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -9,13 +9,13 @@ from tests.contract.operations import OPERATIONS, PROTECTED, Operation, name_of
 every_protected_operation = pytest.mark.parametrize("operation", PROTECTED, ids=name_of)
 
 
-def test_all_of_the_api_is_protected() -> None:
+def test_every_api_operation_requires_a_token() -> None:
     assert [o.path for o in OPERATIONS if o not in PROTECTED] == ["/health", "/ready"]
     assert len(PROTECTED) == 27
 
 
 @every_protected_operation
-def test_without_a_token_it_is_401(anonymous: TestClient, operation: Operation) -> None:
+def test_a_request_without_a_token_is_401(anonymous: TestClient, operation: Operation) -> None:
     response = anonymous.request(operation.method, operation.path)
 
     assert response.status_code == 401
@@ -27,7 +27,9 @@ def test_without_a_token_it_is_401(anonymous: TestClient, operation: Operation) 
 
 
 @every_protected_operation
-def test_with_a_bad_token_it_is_401(anonymous: TestClient, operation: Operation) -> None:
+def test_a_request_with_an_invalid_token_is_401(
+    anonymous: TestClient, operation: Operation
+) -> None:
     expired = bearer("ann", minutes=-1)
 
     response = anonymous.request(operation.method, operation.path, headers=expired)
@@ -79,10 +81,10 @@ def test_without_a_bearer_token_a_401_has_no_error_code(
     [
         ("", "Token is not a JWT"),
         ("a b", "Token is not a JWT"),
-        ("x.y", "This is Better Auth's session token; send the JWT that /api/auth/token gives"),
+        ("x.y", "This is Better Auth's session token; send the JWT that /api/auth/token returns"),
     ],
 )
-def test_a_401_says_what_is_wrong_with_the_token(
+def test_a_401_describes_the_problem_with_the_token(
     anonymous: TestClient, token: str, description: str
 ) -> None:
     response = anonymous.get("/api/tasks", headers={"Authorization": f"Bearer {token}"})
@@ -116,12 +118,12 @@ def test_the_scheme_is_case_insensitive(anonymous: TestClient, scheme: str) -> N
     assert response.status_code == 200
 
 
-def test_no_answer_tells_the_secret_or_the_token(anonymous: TestClient) -> None:
+def test_no_response_contains_the_secret_or_the_token(anonymous: TestClient) -> None:
     bad = bearer("ann")["Authorization"][:-4]
 
     response = anonymous.get("/api/tasks", headers={"Authorization": bad})
 
-    told = response.text + str(response.headers)
+    sent = response.text + str(response.headers)
     assert response.status_code == 401
-    assert bad.removeprefix("Bearer ") not in told
-    assert SECRET.get_secret_value() not in told
+    assert bad.removeprefix("Bearer ") not in sent
+    assert SECRET.get_secret_value() not in sent

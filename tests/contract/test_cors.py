@@ -1,4 +1,4 @@
-"""What a browser on a listed origin may do, and one on another may not."""
+"""CORS: what browsers allow on a listed origin, and refuse on others."""
 
 from collections.abc import Callable
 
@@ -33,14 +33,14 @@ def test_a_listed_origin_may_send_any_header(anonymous: TestClient, method: str,
     assert response.status_code == 200
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert method in response.headers["Access-Control-Allow-Methods"].split(", ")
-    # Named one by one: for browsers `*` does not include Authorization.
+    # The response lists them one by one: for browsers, `*` does not include Authorization.
     assert response.headers["Access-Control-Allow-Headers"] == sent
 
 
 @pytest.mark.parametrize(
     "origin", ["http://localhost:3001", "https://localhost:3000", "null", "http://evil.example"]
 )
-def test_another_origin_is_refused_in_the_one_error_body(
+def test_a_refused_preflight_has_the_standard_error_body(
     ann: TestClient, reasons: Callable[[], list[str]], origin: str
 ) -> None:
     preflight = ann.options(
@@ -55,7 +55,7 @@ def test_another_origin_is_refused_in_the_one_error_body(
     assert reasons() == [f"Origin '{origin}' is not in CORS_ORIGINS"] * 2
 
 
-def test_the_log_has_a_refused_origin_beside_another_reason(
+def test_a_refused_origin_is_logged_in_addition_to_another_reason(
     anonymous: TestClient, reasons: Callable[[], list[str]]
 ) -> None:
     headers = {"Origin": "http://" + "x" * 1000, "Authorization": "Bearer x"}
@@ -67,7 +67,7 @@ def test_the_log_has_a_refused_origin_beside_another_reason(
 
 
 @pytest.mark.parametrize("origin", [ORIGIN, "http://testserver"])
-def test_a_listed_origin_and_the_servers_own_give_no_reason(
+def test_a_listed_origin_and_the_servers_own_are_not_logged(
     ann: TestClient, reasons: Callable[[], list[str]], origin: str
 ) -> None:
     assert ann.get("/api/tasks", headers={"Origin": origin}).status_code == 200
@@ -76,7 +76,7 @@ def test_a_listed_origin_and_the_servers_own_give_no_reason(
 
 
 @pytest.mark.parametrize("path", ["/api/tasks", "/api/tasks/1", "/api/bob/tasks", "/nothing"])
-def test_every_answer_can_be_read_by_a_listed_origin(anonymous: TestClient, path: str) -> None:
+def test_every_response_is_readable_from_a_listed_origin(anonymous: TestClient, path: str) -> None:
     response = anonymous.get(path, headers={"Origin": ORIGIN})
 
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
@@ -84,12 +84,12 @@ def test_every_answer_can_be_read_by_a_listed_origin(anonymous: TestClient, path
     assert "Origin" in response.headers["Vary"]
 
 
-def test_a_server_can_start_and_end_the_app(
+def test_the_middleware_passes_lifespan_events_on(
     sqlite_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     with served(create_app(settings_for(sqlite_url))):
         pass
 
     assert "Application shutdown complete." in caplog.messages
-    # As uvicorn says where an exception ends the lifespan.
+    # uvicorn logs this if the lifespan raises an exception.
     assert "ASGI 'lifespan' protocol appears unsupported." not in caplog.messages

@@ -1,4 +1,4 @@
-"""Every error, whoever makes it, has the one body, and a browser can read it."""
+"""Every error has the standard body, wherever it comes from, and browsers can read it."""
 
 import re
 from collections.abc import Callable
@@ -37,7 +37,7 @@ ORIGIN = "http://localhost:3000"
         ("GET", "/api/tasks/x", 422, "task_id: must be a whole number, written in digits"),
     ],
 )
-def test_an_error_has_the_one_body(
+def test_every_error_has_the_standard_body(
     ann: TestClient, method: str, path: str, status_code: int, detail: str
 ) -> None:
     response = ann.request(method, path, headers={"Origin": ORIGIN})
@@ -55,58 +55,58 @@ def _allowed(path: str) -> set[str]:
     return methods | ({"HEAD"} if "GET" in methods else set())
 
 
-def _named_in(response: httpx2.Response) -> set[str]:
+def _allow_of(response: httpx2.Response) -> set[str]:
     return set(response.headers["Allow"].split(", "))
 
 
 @pytest.mark.parametrize("method", ["BREW", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", OPENAPI["paths"])
-def test_a_405_names_every_method_of_the_path(
+def test_a_405_lists_every_method_of_the_path(
     anonymous: TestClient, method: str, path: str
 ) -> None:
     response = anonymous.request(method, path.format(user_id="ann", task_id=1))
 
     assert response.status_code == 405
-    assert _named_in(response) == _allowed(path)
+    assert _allow_of(response) == _allowed(path)
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/redoc", "/openapi.json", "/docs/assets/favicon.png"]
 )
-def test_a_405_of_a_page_names_its_methods(anonymous: TestClient, path: str) -> None:
+def test_a_405_of_a_page_lists_its_methods(anonymous: TestClient, path: str) -> None:
     response = anonymous.post(path)
 
     assert response.status_code == 405
-    assert _named_in(response) == {"GET", "HEAD"}
+    assert _allow_of(response) == {"GET", "HEAD"}
 
 
-BESIDE_IDS = [
+FIXED_NAMES = [
     path for path in OPENAPI["paths"] if re.fullmatch(r"/api/(\{user_id\}/)?tasks/[a-z]+", path)
 ]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", BESIDE_IDS)
-def test_a_name_beside_the_ids_is_no_id(anonymous: TestClient, path: str, method: str) -> None:
+@pytest.mark.parametrize("path", FIXED_NAMES)
+def test_a_fixed_name_is_not_an_id(anonymous: TestClient, path: str, method: str) -> None:
     response = anonymous.request(method, path.format(user_id="ann"))
 
     if method in _allowed(path):
         assert response.status_code == 401
     else:
         assert response.status_code == 405
-        assert _named_in(response) == _allowed(path)
+        assert _allow_of(response) == _allowed(path)
 
 
-def test_there_are_names_beside_the_ids() -> None:
-    assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(BESIDE_IDS)
+def test_the_fixed_names_are_found_in_the_contract() -> None:
+    assert {"/api/tasks/export", "/api/{user_id}/tasks/import"} < set(FIXED_NAMES)
 
 
 @pytest.mark.parametrize("method", ["POST", "BREW"])
-def test_an_id_that_reads_like_the_list_is_an_id(ann: TestClient, method: str) -> None:
+def test_a_task_id_named_tasks_is_a_task_id(ann: TestClient, method: str) -> None:
     response = ann.request(method, "/api/tasks/tasks", json={"title": "x"})
 
     assert response.status_code == 405
-    assert _named_in(response) == _allowed("/api/tasks/{task_id}")
+    assert _allow_of(response) == _allowed("/api/tasks/{task_id}")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -124,19 +124,22 @@ def test_an_id_that_reads_like_the_list_is_an_id(ann: TestClient, method: str) -
         ("/api/<b>%0D%0AX: %22ä/tasks/", "/api/%3Cb%3E%0D%0AX%3A%20%22%C3%A4/tasks"),
     ],
 )
-def test_a_404_names_the_path_without_superfluous_slashes(
+def test_a_404_suggests_the_path_without_extra_slashes(
     anonymous: TestClient, method: str, path: str, similar: str
 ) -> None:
-    url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` would be a host
+    url = f"http://testserver{path.format(user_id='ann', task_id=1)}"  # `//api` is a host
 
     response = anonymous.request(method, url)
 
     assert response.status_code == 404
-    meant = similar.format(user_id="ann", task_id=1)
-    assert response.json() == {"detail": f"Not Found; did you mean {meant}?", "status_code": 404}
+    suggestion = similar.format(user_id="ann", task_id=1)
+    assert response.json() == {
+        "detail": f"Not Found; did you mean {suggestion}?",
+        "status_code": 404,
+    }
 
 
-OPERATIONS_THAT_CAN_FAIL = pytest.mark.parametrize(
+every_database_operation = pytest.mark.parametrize(
     "operation",
     [o for o in OPERATIONS if o.documented["operationId"] not in {"health", "read_me"}],
     ids=name_of,
@@ -144,7 +147,7 @@ OPERATIONS_THAT_CAN_FAIL = pytest.mark.parametrize(
 
 
 def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the database layer raise the error whatever it is asked."""
+    """Make every statement raise the error."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -152,8 +155,8 @@ def _fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
 
 
-@OPERATIONS_THAT_CAN_FAIL
-def test_an_unexpected_exception_is_500_and_tells_nothing(
+@every_database_operation
+def test_an_unexpected_exception_is_500_without_details(
     ann: TestClient, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fail_with(ZeroDivisionError("s3cret"), monkeypatch)
@@ -167,7 +170,7 @@ def test_an_unexpected_exception_is_500_and_tells_nothing(
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_an_unexpected_exception_reaches_the_server_which_logs_it(
+def test_an_unexpected_exception_reaches_the_server(
     standing_app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TestClient(standing_app, headers=bearer("ann")) as client:
@@ -177,7 +180,7 @@ def test_an_unexpected_exception_reaches_the_server_which_logs_it(
             client.get("/api/tasks")
 
 
-@OPERATIONS_THAT_CAN_FAIL
+@every_database_operation
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -193,7 +196,7 @@ def test_an_unexpected_exception_reaches_the_server_which_logs_it(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_database_that_fails_is_503_and_the_cause_is_logged_without_the_statement(
+def test_a_database_failure_is_503_and_its_cause_is_logged_without_the_statement(
     ann: TestClient,
     operation: Operation,
     error: Exception,

@@ -1,4 +1,4 @@
-"""Hostile tokens over HTTP: every one is 401, soon, and the reason is in the log."""
+"""Hostile tokens over HTTP: each gets a 401 quickly, and the reason is logged."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 from main import create_app
 from tests.actors import bearer, settings_for
 from tests.auth_server import ALGORITHMS, AuthServer, SigningKey, auth_server
-from tests.hostile_tokens import GOOD, HS256, of_key_set
+from tests.hostile_tokens import HS256, VALID_TOKEN, of_key_set
 
-REFUSAL_LIMIT_SECONDS = 0.05  # of the processor's time
+REFUSAL_LIMIT_SECONDS = 0.05  # CPU time
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def server() -> Iterator[AuthServer]:
 
 @pytest.fixture
 def database() -> URL:
-    """One that no refused request gets to."""
+    """A database that no refused request reaches."""
     return make_url("sqlite:///unused.db")
 
 
 @pytest.fixture
 def client(server: AuthServer, sqlite_url: URL) -> Iterator[TestClient]:
-    """Of an app that takes both kinds of token."""
+    """A client of an app that accepts tokens of the secret and of the key set."""
     app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 def _get(client: TestClient, token: str) -> tuple[int, float]:
-    """Give the status, and the seconds of processor time that it took."""
+    """Return the status and the CPU seconds of the request."""
     header = f"Bearer {token}".encode("utf-8", "surrogatepass")
     began = time.process_time()
     response = client.get("/api/tasks", headers=[(b"Authorization", header)])
@@ -44,11 +44,11 @@ def _get(client: TestClient, token: str) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", *ALGORITHMS])
-def test_every_hostile_token_is_401_and_costs_little(
+def test_every_hostile_token_is_401_and_cheap_to_refuse(
     client: TestClient, server: AuthServer, algorithm: str
 ) -> None:
     if algorithm == "HS256":
-        good, hostile = GOOD, HS256
+        good, hostile = VALID_TOKEN, HS256
     else:
         key = SigningKey(algorithm)
         server.members = [key.member]
@@ -56,33 +56,33 @@ def test_every_hostile_token_is_401_and_costs_little(
         hostile = of_key_set(key, server.claims(), f"{server.url}/canary")
     assert _get(client, good)[0] == 200
 
-    answers = {name: _get(client, token) for name, token in hostile.items()}
-    # Where it took long, once more: a garbage collection may have fallen into it.
-    answers |= {
+    responses = {name: _get(client, token) for name, token in hostile.items()}
+    # If it was slow, repeat it: there may have been a garbage collection.
+    responses |= {
         name: _get(client, hostile[name])
-        for name, (_, cost) in answers.items()
+        for name, (_, cost) in responses.items()
         if cost > REFUSAL_LIMIT_SECONDS
     }
 
-    assert {name: status for name, (status, _) in answers.items() if status != 401} == {}
-    slow = {name: cost for name, (_, cost) in answers.items() if cost > REFUSAL_LIMIT_SECONDS}
+    assert {name: status for name, (status, _) in responses.items() if status != 401} == {}
+    slow = {name: cost for name, (_, cost) in responses.items() if cost > REFUSAL_LIMIT_SECONDS}
     assert slow == {}
     assert set(server.requested) <= {"/api/auth/jwks"}
-    slowest = max(cost for _, cost in answers.values())
-    print(f"{algorithm}: {len(answers)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
+    slowest = max(cost for _, cost in responses.values())
+    print(f"{algorithm}: {len(responses)} hostile tokens, the slowest took {slowest * 1000:.1f} ms")
 
 
-def test_a_token_of_each_kind_is_accepted_side_by_side(
+def test_tokens_of_both_kinds_are_accepted_by_one_app(
     client: TestClient, server: AuthServer
 ) -> None:
     keys = [SigningKey(algorithm, algorithm) for algorithm in ALGORITHMS]
     server.members = [key.member for key in keys]
 
-    for token in [GOOD, *(key.token(server.claims()) for key in keys)]:
+    for token in [VALID_TOKEN, *(key.token(server.claims()) for key in keys)]:
         assert _get(client, token)[0] == 200
 
 
-def test_without_keys_and_auth_server_it_is_503(
+def test_an_unavailable_auth_server_is_503_if_no_keys_are_cached(
     client: TestClient, server: AuthServer, reasons: Callable[[], list[str]]
 ) -> None:
     server.status = 500
@@ -100,13 +100,13 @@ def test_without_keys_and_auth_server_it_is_503(
         "detail": "The auth server is not available; try again",
         "status_code": 503,
     }
-    assert reasons() == [f"No key set from {server.url}/api/auth/jwks: it answered 500"]
+    assert reasons() == [f"No key set from {server.url}/api/auth/jwks: it responded 500"]
     assert client.get("/api/tasks", headers=bearer("ann")).status_code == 200
 
 
 KEY = SigningKey("EdDSA")
 SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
-URL_OF_NONE = "http://127.0.0.1:9"
+UNUSED_URL = "http://127.0.0.1:9"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ URL_OF_NONE = "http://127.0.0.1:9"
             "Token is signed with EdDSA, but BETTER_AUTH_URL is not set",
         ),
         (
-            {"better_auth_secret": None, "better_auth_url": URL_OF_NONE},
-            GOOD,
+            {"better_auth_secret": None, "better_auth_url": UNUSED_URL},
+            VALID_TOKEN,
             "Token is signed with HS256, but BETTER_AUTH_SECRET is not set",
         ),
         (
@@ -130,7 +130,7 @@ URL_OF_NONE = "http://127.0.0.1:9"
         ({}, HS256["claim: expired"], "Token has expired"),
     ],
 )
-def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
+def test_the_reason_of_a_refusal_is_logged_once_with_the_setting_to_check(
     database: URL,
     settings: dict[str, str | None],
     token: str,
@@ -156,7 +156,7 @@ def test_the_reason_of_a_refusal_is_in_the_log_once_with_what_to_set(
         ({"aud": ["x"]}, "Token has the aud ['x'], not {url}: see JWT_AUDIENCE"),
     ],
 )
-def test_another_origin_is_in_the_log_with_what_to_set(
+def test_a_wrong_issuer_or_audience_is_logged_with_the_setting_to_check(
     client: TestClient,
     server: AuthServer,
     claims: dict[str, object],

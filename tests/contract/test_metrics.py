@@ -1,4 +1,4 @@
-"""What Prometheus reads; the sum over two processes is in tests/e2e/test_telemetry.py."""
+"""/metrics of one process; tests/e2e/test_telemetry.py tests two processes."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.actors import bearer, client_of, settings_for
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the counts, where prometheus_client looks once, when it is imported."""
+    """The directory of the metrics. prometheus_client reads the variable once, on import."""
     folder = tmp_path_factory.mktemp("metrics")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
@@ -61,19 +61,19 @@ def test_a_request_is_counted_by_its_route(
     assert _counted(client)[counted] == before + 1
 
 
-def test_neither_users_nor_paths_are_in_the_metrics(client: TestClient) -> None:
+def test_the_metrics_contain_no_users_or_paths(client: TestClient) -> None:
     client.get("/api/ann/tasks/4711", headers=bearer("ann"))
     client.get("/made/up", headers=bearer("ann"))
 
     metrics = client.get("/metrics")
 
     assert metrics.headers["Content-Type"].startswith("text/plain; version=")
-    labels = re.findall(r"{.*}", metrics.text)  # the digits beside them may be any
+    labels = re.findall(r"{.*}", metrics.text)  # the digits of other values do not matter
     for text in ("ann", "4711", "made"):
         assert text not in "".join(labels)
     assert "{task_id}" in "".join(labels)
 
 
-def test_without_a_folder_there_are_no_metrics(anonymous: TestClient) -> None:
+def test_without_a_directory_there_are_no_metrics(anonymous: TestClient) -> None:
     assert anonymous.get("/metrics").status_code == 404
     assert "/metrics" not in anonymous.get("/openapi.json").text

@@ -1,4 +1,4 @@
-"""Every bad input gets the 4xx that names it, on both databases, and changes nothing."""
+"""Invalid input gets a 4xx that names the problem, on both databases, and changes nothing."""
 
 import gzip
 from base64 import urlsafe_b64encode
@@ -17,7 +17,7 @@ WRITES = pytest.mark.parametrize(
 JSON = {"Content-Type": "application/json"}
 
 
-def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  # httpx2's or its stand-in's
+def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  # a response of httpx2 or of ASGIClient
     assert response.status_code == status_code
     body = response.json()
     assert body["status_code"] == status_code
@@ -51,7 +51,7 @@ def _assert_refused(response: Any, status_code: int) -> None:  # noqa: ANN401  #
         ("title", None),
     ],
 )
-def test_a_bad_field_is_422_and_named(
+def test_an_invalid_field_is_422_and_named(
     ann: TestClient, method: str, path: str, field: str, value: object
 ) -> None:
     response = ann.request(method, path, json={"title": "x"} | {field: value})
@@ -85,13 +85,13 @@ def test_a_bad_field_is_422_and_named(
         (b'{"title": ' + b"1" * 5000 + b"}", 400),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(
+def test_a_body_that_is_not_a_json_object_is_refused(
     ann: TestClient, method: str, path: str, body: bytes, status_code: int
 ) -> None:
     _assert_refused(ann.request(method, path, content=body, headers=JSON), status_code)
 
 
-def test_bad_json_is_refused_with_the_place_where_it_is_bad(ann: TestClient) -> None:
+def test_invalid_json_is_refused_with_the_position_of_the_error(ann: TestClient) -> None:
     response = ann.post("/api/tasks", content=b'{"title": "x",}', headers=JSON)
 
     _assert_refused(response, 422)
@@ -104,7 +104,7 @@ def test_bad_json_is_refused_with_the_place_where_it_is_bad(ann: TestClient) -> 
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application", "\xff"]
 )
-def test_a_body_of_another_type_is_422_and_says_which_to_send(
+def test_a_body_of_another_type_is_422_with_the_expected_type(
     ann: TestClient, method: str, path: str, content_type: str | None
 ) -> None:
     headers = [] if content_type is None else [(b"Content-Type", content_type.encode("latin-1"))]
@@ -119,7 +119,7 @@ def test_a_body_of_another_type_is_422_and_says_which_to_send(
 
 @WRITES
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
-def test_a_compressed_body_is_422_and_says_what_to_send(
+def test_a_compressed_body_is_422_with_the_expected_format(
     ann: TestClient, method: str, path: str, encoding: str
 ) -> None:
     headers = JSON | {"Content-Encoding": encoding}
@@ -135,7 +135,7 @@ def test_a_compressed_body_is_422_and_says_what_to_send(
 @pytest.mark.parametrize(
     "body", [gzip.compress(b"{}", mtime=0), b'{"title": "\xe4"}', b"[" * 50_000, b"\xff\xfe{\0}"]
 )
-def test_bytes_that_are_no_json_are_400_and_say_what_to_send(
+def test_a_body_that_cannot_be_decoded_is_400_with_the_expected_format(
     ann: TestClient, method: str, path: str, body: bytes
 ) -> None:
     response = ann.request(method, path, content=body, headers=JSON)
@@ -165,7 +165,7 @@ def _chunks(size: int) -> Iterator[bytes]:
 
 
 @WRITES
-def test_a_body_over_64_kib_is_413_whether_or_not_it_says_so(
+def test_a_body_over_64_kib_is_413_with_and_without_content_length(
     ann: TestClient, method: str, path: str
 ) -> None:
     announced = ann.request(method, path, content=b"".join(_chunks(2**16)), headers=JSON)
@@ -183,7 +183,7 @@ def test_a_body_of_64_kib_is_read(ann: TestClient) -> None:
     _assert_refused(ann.post("/api/tasks", content=body, headers=JSON), 422)
 
 
-def test_a_length_that_is_no_number_is_counted_all_the_same(ann: TestClient) -> None:
+def test_an_invalid_content_length_does_not_bypass_the_limit(ann: TestClient) -> None:
     headers = JSON | {"Content-Length": "9" * 5000}
 
     response = ann.post("/api/tasks", content=b"x" * (2**16 + 1), headers=headers)
@@ -215,7 +215,7 @@ def test_a_length_that_is_no_number_is_counted_all_the_same(ann: TestClient) -> 
         "-" + "9" * 30,
     ],
 )
-def test_an_id_that_is_none_is_422(ann: TestClient, method: str, task_id: str) -> None:
+def test_an_invalid_id_is_422(ann: TestClient, method: str, task_id: str) -> None:
     response = ann.request(method, f"/api/tasks/{task_id}", json={})
 
     _assert_refused(response, 422)
@@ -239,7 +239,9 @@ def test_the_largest_ids_are_not_found(ann: TestClient, method: str, task_id: in
         *(("status", bad) for bad in ["", "done", "Pending", "pending,completed", "%00", "%ff"]),
     ],
 )
-def test_a_bad_query_is_422_and_named(ann: TestClient, field: str, value: str) -> None:
+def test_an_invalid_query_parameter_is_422_and_named(
+    ann: TestClient, field: str, value: str
+) -> None:
     response = ann.get(f"/api/tasks?{field}={value}")
 
     _assert_refused(response, 422)
@@ -271,14 +273,14 @@ def _encoded(text: str) -> str:
         _encoded('{"sort":"-created_at","backward":false,"value":NaN,"id":1}'),
     ],
 )
-def test_a_bad_cursor_is_422(ann: TestClient, cursor: str) -> None:
+def test_an_invalid_cursor_is_422(ann: TestClient, cursor: str) -> None:
     response = ann.get(f"/api/tasks?cursor={cursor}")
 
     _assert_refused(response, 422)
     assert [error["field"] for error in response.json()["errors"]] == ["cursor"]
 
 
-def test_a_bad_order_is_named_whatever_the_cursor(ann: TestClient) -> None:
+def test_an_invalid_sort_is_named_whatever_the_cursor(ann: TestClient) -> None:
     cursor = _encoded('{"sort":"title","backward":false,"value":"a","id":1}')
 
     response = ann.get(f"/api/tasks?sort=size&cursor={cursor}")
@@ -288,7 +290,7 @@ def test_a_bad_order_is_named_whatever_the_cursor(ann: TestClient) -> None:
 
 
 @pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud800"', "5"])
-def test_a_bad_cursor_of_the_order_by_title_is_422(ann: TestClient, value: str) -> None:
+def test_an_invalid_cursor_of_a_sort_by_title_is_422(ann: TestClient, value: str) -> None:
     cursor = _encoded('{"sort":"title","backward":false,"value":' + value + ',"id":1}')
 
     response = ann.get(f"/api/tasks?sort=title&cursor={cursor}")
@@ -298,7 +300,7 @@ def test_a_bad_cursor_of_the_order_by_title_is_422(ann: TestClient, value: str) 
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ä", "a" * 256])
-def test_a_bad_key_is_422_and_named(ann: TestClient, key: str) -> None:
+def test_an_invalid_idempotency_key_is_422_and_named(ann: TestClient, key: str) -> None:
     response = ann.post(
         "/api/tasks", json={"title": "x"}, headers=[(b"Idempotency-Key", key.encode("latin-1"))]
     )
@@ -324,7 +326,7 @@ def test_a_bad_key_is_422_and_named(ann: TestClient, key: str) -> None:
         ("?" + "&".join(f"id={number}" for number in range(1, 502)), "id"),
     ],
 )
-def test_without_a_good_filter_it_is_422(
+def test_a_bulk_operation_without_a_valid_filter_is_422(
     ann: TestClient, method: str, query: str, field: str
 ) -> None:
     response = ann.request(method, f"/api/tasks{query}", json={"title": "new"})
@@ -363,7 +365,7 @@ def test_an_unknown_query_parameter_is_422_and_named(
     assert response.json()["errors"] == [{"field": field, "message": message}]
 
 
-def test_filters_are_refused_by_an_operation_that_has_none(ann: TestClient) -> None:
+def test_an_operation_without_filters_refuses_filters(ann: TestClient) -> None:
     for method, path in [
         ("DELETE", "/api/tasks/1"),
         ("PATCH", "/api/tasks/1/complete"),
@@ -377,7 +379,7 @@ def test_filters_are_refused_by_an_operation_that_has_none(ann: TestClient) -> N
 
 
 @pytest.mark.parametrize("name", ["limit", "offset", "q", "sort", "cursor", "total"])
-def test_a_parameter_that_is_no_list_is_taken_only_once(ann: TestClient, name: str) -> None:
+def test_a_repeated_parameter_that_is_not_a_list_is_422(ann: TestClient, name: str) -> None:
     response = ann.get(f"/api/tasks?{name}=1&status=pending&status=completed&{name}=1")
 
     _assert_refused(response, 422)
@@ -385,14 +387,16 @@ def test_a_parameter_that_is_no_list_is_taken_only_once(ann: TestClient, name: s
     assert response.json()["errors"] == [{"field": name, "message": message}]
 
 
-def test_a_token_comes_before_the_query(anonymous: TestClient) -> None:
+def test_the_token_is_checked_before_the_query(anonymous: TestClient) -> None:
     _assert_refused(anonymous.get("/api/tasks?x=1"), 401)
 
 
 @pytest.mark.parametrize(
     "query", ["&".join(f"x{n}=" for n in range(5000)), "x" * 60_000, "status=x&" * 6000]
 )
-def test_many_errors_and_long_names_make_no_long_answer(ann: TestClient, query: str) -> None:
+def test_many_errors_and_long_names_do_not_make_the_response_long(
+    ann: TestClient, query: str
+) -> None:
     response = ann.get(f"/api/tasks?{query}")
 
     _assert_refused(response, 422)
@@ -421,7 +425,7 @@ def test_many_errors_and_long_names_make_no_long_answer(ann: TestClient, query: 
         '"\x7f"',
     ],
 )
-def test_a_malformed_condition_is_422_and_named(
+def test_a_malformed_precondition_is_422_and_named(
     ann: TestClient, method: str, suffix: str, name: str, value: str
 ) -> None:
     response = ann.request(method, f"/api/tasks/1{suffix}", json={}, headers={name: value})
@@ -442,5 +446,5 @@ def test_the_rejected_input_is_never_echoed(ann: TestClient, value: str) -> None
         assert len(response.content) < 1000
 
 
-def test_refusals_changed_nothing(ann: TestClient) -> None:
+def test_refused_requests_change_nothing(ann: TestClient) -> None:
     assert ann.get("/api/tasks").json() == []

@@ -1,4 +1,4 @@
-"""Every answer has the request's id, and every request has one line in the log."""
+"""Every response has the request id, and every request has one log line."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ Line = dict[str, object]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
-    """The lines of the requests so far."""
+    """Return the request lines that have been logged so far."""
     return lambda: [line for line in caplog.records if line.name == "logs"]
 
 
@@ -59,7 +59,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogReco
         ),
     ],
 )
-def test_a_request_is_one_line_with_its_route_and_without_what_the_caller_wrote(
+def test_a_request_is_logged_in_one_line_without_user_input(
     anonymous: TestClient,
     lines: Callable[[], list[logging.LogRecord]],
     method: str,
@@ -69,12 +69,12 @@ def test_a_request_is_one_line_with_its_route_and_without_what_the_caller_wrote(
     route: str | None,
     user_id: str | None,
 ) -> None:
-    answer = anonymous.request(method, path, headers=headers)
+    response = anonymous.request(method, path, headers=headers)
 
     (line,) = lines()
     assert [vars(line)[name] for name in FIELDS] == [method, route, status, user_id]
     assert 0 < vars(line)["duration_ms"] < 10_000
-    assert answer.status_code == status
+    assert response.status_code == status
     assert "s3cret" not in str(vars(line))
     assert "limit" not in str(vars(line))
 
@@ -92,12 +92,12 @@ def test_a_request_is_one_line_with_its_route_and_without_what_the_caller_wrote(
         ("caf\u00e9", False),
     ],
 )
-def test_the_callers_id_is_taken_where_it_can_stand_in_a_log(
+def test_a_request_id_of_the_client_is_used_if_it_is_valid(
     anonymous: TestClient, given: str, *, kept: bool
 ) -> None:
-    answer = anonymous.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
+    response = anonymous.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
 
-    (request_id,) = answer.headers.get_list("X-Request-ID")
+    (request_id,) = response.headers.get_list("X-Request-ID")
     assert (request_id == given) == kept
     assert kept or re.fullmatch("[0-9a-f]{32}", request_id)
 
@@ -116,17 +116,17 @@ def test_the_callers_id_is_taken_where_it_can_stand_in_a_log(
         ("POST", "/api/tasks", b" " * 65537),
     ],
 )
-def test_every_answer_has_the_requests_id(
+def test_every_response_has_the_request_id(
     ann: TestClient, method: str, path: str, content: bytes
 ) -> None:
     headers = {"X-Request-ID": "abc", "Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
 
-    answer = ann.request(method, path, content=content, headers=headers)
+    response = ann.request(method, path, content=content, headers=headers)
 
-    assert answer.headers.get_list("X-Request-ID") == ["abc"]
+    assert response.headers.get_list("X-Request-ID") == ["abc"]
 
 
-def test_two_requests_have_two_ids(anonymous: TestClient) -> None:
+def test_two_requests_have_different_ids(anonymous: TestClient) -> None:
     ids = {anonymous.get("/health").headers["X-Request-ID"] for _ in range(2)}
 
     assert len(ids) == 2
@@ -136,22 +136,22 @@ def fail(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-def test_an_unexpected_exception_has_a_line_and_an_id(
+def test_an_unexpected_exception_is_logged_with_the_request_id(
     standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
     with TestClient(standing_app, headers=bearer("ann"), raise_server_exceptions=False) as client:
         monkeypatch.setattr("sqlalchemy.engine.Connection.execute", fail)
-        answer = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
+        response = client.get("/api/tasks", headers={"X-Request-ID": "abc"})
 
     (line,) = lines()
-    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "abc")
+    assert (response.status_code, response.headers["X-Request-ID"]) == (500, "abc")
     assert [vars(line)[name] for name in FIELDS] == ["GET", "/api/tasks", 500, "ann"]
     assert line.levelname == "WARNING"
 
 
-def test_a_request_without_an_answer_has_a_line(
+def test_a_request_without_a_response_is_logged(
     standing_app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     lines: Callable[[], list[logging.LogRecord]],
@@ -165,7 +165,7 @@ def test_a_request_without_an_answer_has_a_line(
     assert [vars(line)[name] for name in FIELDS] == ["GET", None, None, None]
 
 
-def test_a_level_above_info_leaves_the_lines_out(
+def test_a_level_above_info_omits_the_lines(
     anonymous: TestClient,
     caplog: pytest.LogCaptureFixture,
     lines: Callable[[], list[logging.LogRecord]],

@@ -1,4 +1,4 @@
-"""The headers that OWASP asks of an API, on every answer, whoever makes it."""
+"""Every response has the headers that OWASP recommends for an API."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -17,7 +17,7 @@ PREFLIGHT = {"Origin": ORIGIN, "Access-Control-Request-Method": "GET"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
-def test_an_operation_sends_them(ann: TestClient, operation: Operation) -> None:
+def test_every_operation_sends_the_security_headers(ann: TestClient, operation: Operation) -> None:
     response = ann.request(operation.method, operation.path)
 
     assert {name: response.headers[name] for name in EXPECTED} == EXPECTED
@@ -32,7 +32,7 @@ def test_an_operation_sends_them(ann: TestClient, operation: Operation) -> None:
         ("OPTIONS", "/api/tasks", PREFLIGHT | {"Origin": "http://evil.example"}, 400),
     ],
 )
-def test_an_answer_of_the_framework_has_them(
+def test_responses_of_the_framework_have_the_security_headers(
     anonymous: TestClient, method: str, path: str, headers: dict[str, str], status_code: int
 ) -> None:
     response = anonymous.request(method, path, headers=headers)
@@ -41,7 +41,9 @@ def test_an_answer_of_the_framework_has_them(
     assert {name: response.headers[name] for name in EXPECTED} == EXPECTED
 
 
-def test_an_unexpected_exception_has_them(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_response_to_an_unexpected_exception_has_the_security_headers(
+    ann: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 

@@ -1,4 +1,4 @@
-/** Better Auth on the port given, signing with keys of $JWT_ALG or, for HS256, with its secret. */
+/** A Better Auth server on the given port. It signs with keys of $JWT_ALG or, for HS256, with its secret. */
 
 import { createServer } from "node:http";
 
@@ -44,12 +44,12 @@ const auth = betterAuth({
   rateLimit: { enabled: false },
   plugins: [jwt(JWT_ALG === "HS256" ? withSecret : withKeys)],
 });
-const answer = toNodeHandler(auth);
+const handle = toNodeHandler(auth);
 
-/** Beside Better Auth's own: what it has mailed, and a JWT of any payload. */
+/** In addition to Better Auth's endpoints: /sent returns the mailed tokens, /sign signs any payload. */
 createServer(async (request, response) => {
   if (request.url === "/sent") return response.end(JSON.stringify(sent));
-  if (request.url !== "/sign") return answer(request, response);
+  if (request.url !== "/sign") return handle(request, response);
   let body = "";
   for await (const chunk of request) body += chunk;
   const { token } = await auth.api.signJWT({ body: { payload: JSON.parse(body) } });

@@ -1,4 +1,4 @@
-"""What the tests of real processes share: who may be started, and who ends it."""
+"""Fixtures that start real processes and stop them."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ from tests.e2e.server import Server
 
 LIMIT_MILLISECONDS = 15_000
 
-# Debian keeps servers in a folder that is on root's PATH only.
+# Debian installs servers in a directory that is only on root's PATH.
 PATH = os.environ["PATH"] + ":/usr/sbin"
 HAPROXY = shutil.which("haproxy", path=PATH)
 
@@ -27,7 +27,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
-# Chromium looks for its vendor's servers at every start.
+# Chromium contacts its vendor's servers at every start.
 LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 needs_node = pytest.mark.skipif(
@@ -37,7 +37,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not in
 
 
 def check_out(folder: Path) -> Path:
-    """Copy what git has or would add, as a fresh clone is."""
+    """Copy the files that git tracks or would add, like a fresh clone."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -59,8 +59,8 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The environment without settings; `uv run` uses the tests' own packages."""
-    # Without cached bytecode each start would compile all libraries anew.
+    """The environment without settings. `uv run` uses the packages of the tests."""
+    # Allow cached bytecode: otherwise each start would compile all libraries again.
     unwanted = {name.upper() for name in Settings.model_fields} | {"PYTHONDONTWRITEBYTECODE"}
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return kept | {"UV_PROJECT_ENVIRONMENT": sys.prefix, "UV_NO_SYNC": "1"}
@@ -68,8 +68,8 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start a server in the checkout; all are stopped in the end."""
-    with ExitStack() as servers:  # which stops the others too where one does not end
+    """Start servers in the checkout, and stop all of them at the end."""
+    with ExitStack() as servers:  # stops the others even if one does not stop
 
         def start_one(*command: str, port: int | None = None, **variables: str) -> Server:
             server = Server(list(command), checkout, environment | variables, port)
@@ -83,7 +83,7 @@ def start(checkout: Path, environment: dict[str, str]) -> Iterator[Callable[...,
 def run(
     checkout: Path, environment: dict[str, str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command in the checkout to its end."""
+    """Run a command in the checkout and wait for its end."""
 
     def run_one(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -101,7 +101,7 @@ def run(
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that all workers of a run share."""
+    """A directory that all pytest-xdist workers share."""
     own = tmp_path_factory.getbasetemp()
     return own if worker_id == "master" else own.parent
 
@@ -115,7 +115,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def build(shared: Path) -> Callable[[str], Image]:
-    """Build the image of a Dockerfile, once for all workers of a run."""
+    """Build the image of a Dockerfile, once for all pytest-xdist workers."""
     # The steps use this machine's tools and certificates, and the Python of the tests.
     unwanted = {"UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
     outside = {name: value for name, value in os.environ.items() if name not in unwanted}
@@ -128,7 +128,7 @@ def build(shared: Path) -> Callable[[str], Image]:
             if not built.exists():
                 image = Image(ROOT / dockerfile, ROOT, folder, outside)
                 built.write_bytes(pickle.dumps(image))
-            loaded: Image = pickle.loads(built.read_bytes())  # noqa: S301  # written just above
+            loaded: Image = pickle.loads(built.read_bytes())  # noqa: S301  # written above
             return loaded
 
     return build_one
@@ -136,7 +136,7 @@ def build(shared: Path) -> Callable[[str], Image]:
 
 @pytest.fixture(scope="session")
 def frontend(shared: Path, build: Callable[[str], Image]) -> Path:
-    """The example's page, as its image has it, in a folder that a test may write to."""
+    """The example page from its image, in a writable directory."""
     folder = shared / "todo-frontend"
     image = build("examples/frontend/Dockerfile")
     with _locked(folder.with_suffix(".lock")):
@@ -148,8 +148,8 @@ def frontend(shared: Path, build: Callable[[str], Image]) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # Not for the session: while it is open, this thread has a running event loop, which tests
-    # that start their own would trip over.
+    # The scope is not the session: while the browser is open, this thread has a running event loop,
+    # and tests that start their own would fail.
     expect.set_options(timeout=LIMIT_MILLISECONDS)
     with (
         sync_playwright() as playwright,

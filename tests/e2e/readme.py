@@ -1,4 +1,4 @@
-"""The session with curl that the README shows."""
+"""The README's session with curl."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Real processes, each on a port that the system chose, and each ended by its own pid."""
+"""Real processes, each on a free port. They are stopped by their own pid."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ STOP_LIMIT_SECONDS = 15
 
 
 class Server:
-    """`main.py` or another command that serves the app, and what it logs."""
+    """A process of `main.py` or another command that serves the app, with its log."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Server:
         self.start()
 
     def start(self) -> "Server":
-        """Start it, or start it again after it was stopped."""
+        """Start the process, also again after it was stopped."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -48,26 +48,26 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def wait(self, path: str = "/health") -> "Server":
-        """Wait until it answers, or fail with its log."""
+        """Wait until it responds, or fail with its log."""
         deadline = time.monotonic() + START_LIMIT_SECONDS
-        while not self._answers(path):
+        while not self._responds(path):
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         return self
 
-    def _answers(self, path: str) -> bool:
+    def _responds(self, path: str) -> bool:
         try:
             return httpx2.get(self.url + path).status_code == 200
         except httpx2.TransportError:
             return False
 
     def stop(self) -> int:
-        """Ask it to end, as a supervisor does, and give its exit code."""
-        self.process.send_signal(signal.SIGTERM)  # which does nothing where it has ended
+        """Stop it with SIGTERM, as a supervisor does, and return the exit code."""
+        self.process.send_signal(signal.SIGTERM)  # does nothing if it has exited
         try:
             return self.process.wait(STOP_LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:  # pragma: no cover  # only where a test fails
+        except subprocess.TimeoutExpired:  # pragma: no cover  # only if a test fails
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
 

@@ -1,4 +1,4 @@
-"""What a real Better Auth server issues: access tokens are accepted, its other tokens are not."""
+"""Tokens of a real Better Auth server: access tokens are accepted, its other tokens are not."""
 
 import shutil
 import time
@@ -43,15 +43,15 @@ class SignedUp:
         self.browser.post(f"{base_path}/sign-up/email", json=person).raise_for_status()
 
     def token(self) -> str:
-        answer = self.browser.get(f"{self.base_path}/token").raise_for_status()
-        return str(answer.json()["token"])
+        response = self.browser.get(f"{self.base_path}/token").raise_for_status()
+        return str(response.json()["token"])
 
     def sign(self, **payload: object) -> str:
-        """Have the server sign a payload of ours with its own key."""
+        """Make the server sign a payload with its own key."""
         return str(self.browser.post("/sign", json=payload).raise_for_status().json()["token"])
 
     def cookie(self, name: str) -> str:
-        """Give a cookie of Better Auth's by the end of its name."""
+        """Return the Better Auth cookie whose name ends with this text."""
         (value,) = [v for full, v in self.browser.cookies.items() if full.endswith(name)]
         return value
 
@@ -61,7 +61,7 @@ SignUp = Callable[..., SignedUp]
 
 @pytest.fixture
 def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start Better Auth with the options of these tests; all are stopped in the end."""
+    """Start Better Auth servers with options for these tests, and stop them at the end."""
     script = frontend / SCRIPT.name
     shutil.copy(SCRIPT, script)
     servers: list[Server] = []
@@ -92,7 +92,7 @@ def sign_up() -> Iterator[Callable[..., SignedUp]]:
 
 @pytest.fixture
 def serve(sqlite_url: URL) -> Iterator[Callable[..., TestClient]]:
-    """Start the app beside a Better Auth server."""
+    """Start the app with the settings for a Better Auth server."""
     with ExitStack() as clients:
 
         def start(server: Server, **settings: str) -> TestClient:
@@ -112,7 +112,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("algorithm", [*KEYS, "HS256"])
-def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
+def test_a_real_token_is_accepted_unless_a_bit_is_flipped(
     better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
     server = better_auth(algorithm)
@@ -128,7 +128,7 @@ def test_a_real_token_is_accepted_and_with_one_bit_changed_is_not(
     assert [_status(client, flip(token, segment, 9, 3)) for segment in range(3)] == [401, 401, 401]
 
 
-def test_a_base_path_is_a_part_of_better_auth_url(
+def test_better_auth_url_may_contain_a_base_path(
     better_auth: Start, sign_up: SignUp, sqlite_url: URL, reasons: Callable[[], list[str]]
 ) -> None:
     server = better_auth("EdDSA", BASE_PATH="/auth")
@@ -143,12 +143,14 @@ def test_a_base_path_is_a_part_of_better_auth_url(
     assert statuses == [503, 200]
     (reason,) = reasons()
     assert reason == (
-        f"No key set from {server.url}/api/auth/jwks: it answered 404. Check BETTER_AUTH_URL (add "
+        f"No key set from {server.url}/api/auth/jwks: it responded 404. Check BETTER_AUTH_URL (add "
         "Better Auth's basePath if it is not /api/auth), or set JWKS_URL to the URL of the key set"
     )
 
 
-def test_a_key_set_may_have_another_path(better_auth: Start, serve: Serve, sign_up: SignUp) -> None:
+def test_the_key_set_may_have_another_path(
+    better_auth: Start, serve: Serve, sign_up: SignUp
+) -> None:
     server = better_auth("EdDSA", JWKS_PATH="/keys.json")
     client = serve(server, jwks_url=f"{server.url}/api/auth/keys.json")
 
@@ -162,7 +164,7 @@ def test_a_key_set_without_alg_verifies_a_real_token(
     server = better_auth(algorithm)
     token = sign_up(server).token()
     with auth_server() as key_set:
-        # As Better Auth published it before version 1.3.
+        # Better Auth before version 1.3 published keys without it.
         for member in httpx2.get(f"{server.url}/api/auth/jwks").json()["keys"]:
             assert member.pop("alg") == algorithm
             key_set.members.append(member)
@@ -173,7 +175,7 @@ def test_a_key_set_without_alg_verifies_a_real_token(
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_a_real_token_of_other_claims_or_of_another_key_is_refused(
+def test_a_real_token_with_other_claims_or_of_another_key_is_refused(
     better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
     server = better_auth(algorithm)
@@ -195,7 +197,7 @@ def test_a_real_token_of_other_claims_or_of_another_key_is_refused(
         assert _status(client, token) == 401
 
 
-def test_a_rotated_key_is_accepted_at_once_and_the_old_one_still(
+def test_a_rotated_key_is_accepted_at_once_and_the_old_key_remains_valid(
     better_auth: Start, serve: Serve, sign_up: SignUp
 ) -> None:
     server = better_auth("EdDSA", ROTATION_SECONDS="2")
@@ -212,7 +214,7 @@ def test_a_rotated_key_is_accepted_at_once_and_the_old_one_still(
     assert [_status(client, token) for token in (new, old)] == [200, 200]
 
 
-def test_known_keys_go_on_working_without_the_auth_server(
+def test_cached_keys_keep_working_without_the_auth_server(
     better_auth: Start, serve: Serve, sign_up: SignUp
 ) -> None:
     server = better_auth("EdDSA")
@@ -226,7 +228,7 @@ def test_known_keys_go_on_working_without_the_auth_server(
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "HS256"])
-def test_session_cookies_and_mail_tokens_are_refused(
+def test_session_cookies_and_email_tokens_are_refused(
     better_auth: Start,
     serve: Serve,
     sign_up: SignUp,

@@ -1,4 +1,4 @@
-"""The commands of the README, as processes."""
+"""The commands of the README, run as processes."""
 
 import json
 import signal
@@ -29,12 +29,12 @@ def _create(server: Server) -> int:
 
 
 def _logged(server: Server, logger: str) -> list[dict[str, Any]]:
-    """The lines of a logger; what is not of the tests' own making must be JSON."""
+    """Return the lines of a logger. All lines must be JSON."""
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     return [line for line in lines if line["logger"] == logger]
 
 
-SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal it was sent
+SIGNALED = 128 + signal.SIGTERM  # after the shutdown, uvicorn raises the signal again
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ SIGNALED = 128 + signal.SIGTERM  # uvicorn, having shut down, ends by the signal
         ("uv run python -m uvicorn main:app --port {port} --workers 2", 0),
     ],
 )
-def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -> None:
+def test_every_documented_command_serves_and_stops(
+    start: Start, command: str, exit_code: int
+) -> None:
     server = start(*command.split(), BETTER_AUTH_SECRET=SECRET_TEXT).wait()
 
     assert _create(server) == 201
@@ -59,7 +61,7 @@ def test_a_command_serves_and_ends(start: Start, command: str, exit_code: int) -
     assert fields["user_id"] == "ann"
 
 
-def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
+def test_the_first_start_writes_a_secret_readable_only_by_the_owner(
     start: Start, run: Run, checkout: Path
 ) -> None:
     server = start("uv", "run", "main.py", "--port", "{port}").wait()
@@ -83,14 +85,14 @@ def test_the_first_start_writes_a_secret_that_only_its_owner_reads(
 
 NOTHING_SET = (
     "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-    "put your Better Auth server's URL, or its secret, there\n"
+    "set one of them to your Better Auth server's URL or secret\n"
 )
 EMPTY_SECRET = (
-    "Cannot start: BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there\n"
+    "Cannot start: BETTER_AUTH_SECRET is empty; set it to the secret of your Better Auth server\n"
 )
 BAD_URL = (
     "Cannot start: "
-    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path\n"
+    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and the path of a file\n"
 )
 
 
@@ -107,7 +109,7 @@ BAD_URL = (
         ),
     ],
 )
-def test_a_bad_setting_ends_the_start_with_one_line(
+def test_an_invalid_setting_is_reported_in_one_line(
     run: Run, command: list[str], variables: dict[str, str], line: str
 ) -> None:
     ended = run(*command, **variables)
@@ -125,7 +127,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_repeats_a_part_of_a_password(run: Run, command: list[str]) -> None:
+def test_no_command_prints_part_of_a_password(run: Run, command: list[str]) -> None:
     url = "postgresql://app:Sup3r@S3cretTail@db.example/db"
 
     ended = run(*command, BETTER_AUTH_SECRET=SECRET_TEXT, DATABASE_URL=url)
@@ -138,7 +140,7 @@ def test_no_command_repeats_a_part_of_a_password(run: Run, command: list[str]) -
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_an_env_file_of_powershell_is_refused_in_one_line(
+def test_a_utf_16_env_file_is_refused_in_one_line(
     run: Run, checkout: Path, command: list[str]
 ) -> None:
     (checkout / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET_TEXT}\r\n", "utf-16")
@@ -149,14 +151,14 @@ def test_an_env_file_of_powershell_is_refused_in_one_line(
     assert (ended.returncode, ended.stderr, ended.stdout) == (3, line, "")
 
 
-def test_workers_that_cannot_start_are_not_started_again(run: Run) -> None:
+def test_workers_that_cannot_start_are_not_restarted(run: Run) -> None:
     ended = run("uv", "run", "uvicorn", "main:app", "--workers", "2", "--port", "0")
 
     assert ended.stderr.count(NOTHING_SET) == 2
     assert "Traceback" not in ended.stderr
 
 
-def test_a_port_in_use_is_one_line(run: Run) -> None:
+def test_a_port_in_use_is_reported_without_a_traceback(run: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -169,7 +171,7 @@ def test_a_port_in_use_is_one_line(run: Run) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
+def test_an_unreachable_database_is_logged_in_one_line_and_503(start: Start) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"postgresql://ann:s3cret@127.0.0.1:{closed.getsockname()[1]}/todo"
@@ -179,11 +181,11 @@ def test_an_unreachable_database_is_one_line_and_503(start: Start) -> None:
         ).wait()  # fmt: skip
 
         assert _create(server) == 503
-    server.stop()  # a request's line is written once it is answered
-    started, answered = _logged(server, "main"), _logged(server, "logs")
-    (told,) = [line["message"] for line in started]
-    assert told.startswith("Answering 503 until this is mended: No connection to 127.0.0.1: ")
-    assert [line["status"] for line in answered if line["method"] == "POST"] == [503]
-    assert answered[-1]["reason"].startswith("No connection to 127.0.0.1: ")
+    server.stop()  # the line of a request is written after the response
+    started, requests = _logged(server, "main"), _logged(server, "logs")
+    (message,) = [line["message"] for line in started]
+    assert message.startswith("Responding 503 until this is fixed: Cannot connect to 127.0.0.1: ")
+    assert [line["status"] for line in requests if line["method"] == "POST"] == [503]
+    assert requests[-1]["reason"].startswith("Cannot connect to 127.0.0.1: ")
     assert "Traceback" not in server.log.read_text()
     assert "s3cret" not in server.log.read_text()

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md work: a copy of the code gets a field and an operation."""
+"""The examples of CONTRIBUTING.md, which add a field and an operation, work on a copy."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ FIELD, OPERATION = re.findall(r"```diff\n(.*?)```", EXAMPLE, re.DOTALL)
 COMMANDS = re.findall(r"```bash\n(.*?)```", EXAMPLE, re.DOTALL)[0].splitlines()
 
 
-def test_a_field_and_an_operation_are_added_as_the_examples_say(
+def test_the_examples_add_a_field_and_an_operation(
     checkout: Path,
     run: Callable[..., subprocess.CompletedProcess[str]],
     start: Callable[..., Server],
@@ -62,8 +62,8 @@ def _assert_both_work(server: Server) -> None:
         cleared = ann.patch(task, json={"remind_on": None})
         counted = ann.get("/api/me/statistics")
 
-    answers = (created, moved, kept, cleared)
-    assert [answer.json()["remind_on"] for answer in answers] == [
+    responses = (created, moved, kept, cleared)
+    assert [response.json()["remind_on"] for response in responses] == [
         "2026-02-01",
         "2026-03-01",
         "2026-03-01",

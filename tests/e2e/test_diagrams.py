@@ -1,4 +1,4 @@
-"""The Mermaid diagrams of the documents are valid, by Mermaid's own parser."""
+"""Mermaid's own parser accepts the diagrams of the documents."""
 
 import json
 import re
@@ -41,5 +41,5 @@ def test_every_diagram_is_valid(tmp_path: Path) -> None:
 
     errors = json.loads(parsed.stdout)
     assert dict(zip(DIAGRAMS, errors, strict=False)) == dict.fromkeys(DIAGRAMS)
-    # What is broken has an error: the parser was at work.
+    # An invalid diagram has an error, which shows that the parser ran.
     assert [type(error) for error in errors[len(DIAGRAMS) :]] == [str] * len(BROKEN)

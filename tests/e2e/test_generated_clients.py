@@ -1,4 +1,4 @@
-"""Clients that four generators make from the published contract work against the real service."""
+"""Clients that four generators create from the contract work with the real service."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ def server(start: Callable[..., Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def typescript(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The clients of `clients/`, generated and type-checked once for all workers of a run."""
+    """The clients of `clients/`, generated and type-checked once for all pytest-xdist workers."""
     own = tmp_path_factory.getbasetemp()
     folder = (own if worker_id == "master" else own.parent) / "generated-clients"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The log of the real process, whichever command starts it."""
+"""The log of the real process, for each command that starts it."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.e2e.server import Server
 @pytest.mark.parametrize(
     "command", ["uv run main.py --port {port}", "uv run uvicorn main:app --port {port}"]
 )
-def test_a_failure_is_traced_once_and_nothing_secret_is_told(
+def test_a_failure_has_one_traceback_without_secrets(
     start: Callable[..., Server], postgresql_url: URL, command: str
 ) -> None:
     url = postgresql_url.render_as_string(hide_password=False)
@@ -26,10 +26,10 @@ def test_a_failure_is_traced_once_and_nothing_secret_is_told(
     engine.dispose()
 
     headers = bearer("ann") | {"X-Request-ID": "abc"}
-    answer = httpx2.post(f"{server.url}/api/tasks", json={"title": "untold"}, headers=headers)
+    response = httpx2.post(f"{server.url}/api/tasks", json={"title": "untold"}, headers=headers)
     server.stop()
 
-    assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "abc")
+    assert (response.status_code, response.headers["X-Request-ID"]) == (500, "abc")
     log = server.log.read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     request, traceback = [line for line in lines if line.get("request_id") == "abc"]

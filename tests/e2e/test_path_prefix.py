@@ -1,4 +1,4 @@
-"""The service under a path of a site, behind nginx and Caddy as examples/deployment has them."""
+"""The service under a path prefix, behind nginx and Caddy with their examples/deployment."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.e2e.readme import SESSION
 from tests.e2e.server import Server, free_port
 from tests.e2e.swagger_ui import authorize, execute, open_operation
 
-# Debian keeps nginx where only root's PATH leads.
+# Debian installs nginx in a directory that is only on root's PATH.
 PATH = os.environ["PATH"] + ":/usr/sbin"
 NGINX, CADDY = (shutil.which(name, path=PATH) for name in ("nginx", "caddy"))
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -29,8 +29,8 @@ needs_caddy = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed")
 EXAMPLES = ROOT / "examples/deployment"
 PREFIX = "/todo"
 
-# All that an nginx without privileges needs around a file of /etc/nginx/conf.d.
-AROUND = """\
+# The minimal configuration of an unprivileged nginx that includes a file of /etc/nginx/conf.d.
+NGINX_CONF = """\
 daemon off;
 master_process off;
 pid nginx.pid;
@@ -49,8 +49,8 @@ http {
 MAIN = ("python", "main.py", "--port", "{port}", "--root-path", PREFIX)
 UVICORN = ("uvicorn", "main:app", "--port", "{port}", "--root-path", PREFIX)
 
-# Whether the proxy removes the prefix, and what serves the app.
-WAYS = [
+# Whether the proxy strips the prefix, and the command that serves the app.
+DEPLOYMENTS = [
     pytest.param(("nginx", False, MAIN), marks=needs_nginx, id="nginx"),
     pytest.param(("nginx", True, UVICORN), marks=needs_nginx, id="nginx strips"),
     pytest.param(("caddy", False, UVICORN), marks=needs_caddy, id="Caddy"),
@@ -59,7 +59,7 @@ WAYS = [
 
 
 class Site(NamedTuple):
-    """A proxy, which listens, and the port where it expects the service."""
+    """A running proxy, and the port of the service behind it."""
 
     url: str
     service_port: int
@@ -81,7 +81,7 @@ def _nginx(folder: Path, port: int, service_port: int, *, strips: bool) -> list[
         ("proxy_pass http://tasks;", f"proxy_pass http://tasks{'/' if strips else ''};"),
     )
     (folder / "tasks.conf").write_text(example)
-    (folder / "nginx.conf").write_text(AROUND)
+    (folder / "nginx.conf").write_text(NGINX_CONF)
     return [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
 
 
@@ -96,7 +96,7 @@ def _caddy(folder: Path, port: int, service_port: int, *, strips: bool) -> list[
     return [str(CADDY), "run", "--config", str(folder / "Caddyfile")]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=DEPLOYMENTS)
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]
 ) -> Iterator[Site]:
@@ -114,13 +114,13 @@ def site(
 
 @pytest.fixture
 def url(site: Site, start: Callable[..., Server]) -> str:
-    """Where the service is for those who use it."""
+    """The URL of the service for its users."""
     secret = SECRET.get_secret_value()
     start(*site.command, port=site.service_port, BETTER_AUTH_SECRET=secret).wait("/health")
     return site.url + PREFIX
 
 
-def test_the_readmes_session_works_under_the_prefix(
+def test_the_readme_session_works_under_the_prefix(
     site: Site, checkout: Path, environment: dict[str, str]
 ) -> None:
     session = _replaced(
@@ -147,7 +147,7 @@ def test_the_readmes_session_works_under_the_prefix(
 @pytest.mark.parametrize(
     ("tasks", "user"), [("/api/tasks", "ann"), ("/api/ann%7C%C3%A4%3F%25/tasks", "ann|ä?%")]
 )
-def test_location_and_link_lead_to_what_they_name(url: str, tasks: str, user: str) -> None:
+def test_location_and_link_are_valid_under_the_prefix(url: str, tasks: str, user: str) -> None:
     with httpx2.Client(headers=bearer(user), timeout=30) as http:
         created = [http.post(f"{url}{tasks}", json={"title": title}) for title in "abc"]
         read = [http.get(task.url.join(task.headers["Location"])) for task in created]
@@ -163,9 +163,9 @@ def test_location_and_link_lead_to_what_they_name(url: str, tasks: str, user: st
     assert [page.json()[0]["title"] for page in pages] == ["c", "b", "a"]
 
 
-def test_what_is_not_a_simple_get_passes_the_proxy(url: str) -> None:
+def test_head_large_bodies_and_streams_pass_the_proxy(url: str) -> None:
     lines = b'{"title": "%s"}\n' % (b"x" * 150) * 9000
-    assert len(lines) > 1024 * 1024  # as much as nginx lets pass if nobody tells it otherwise
+    assert len(lines) > 1024 * 1024  # nginx's default limit
     with httpx2.Client(headers=bearer("ann"), timeout=60) as http:
         imported = http.post(f"{url}/api/tasks/import", content=lines)
         exported = http.get(f"{url}/api/tasks/export")
@@ -181,7 +181,7 @@ def test_what_is_not_a_simple_get_passes_the_proxy(url: str) -> None:
 
 
 @needs_chromium
-def test_operations_are_tried_out_under_the_prefix(browser: Browser, url: str) -> None:
+def test_swagger_ui_works_under_the_prefix(browser: Browser, url: str) -> None:
     token = bearer("ann")["Authorization"].removeprefix("Bearer ")
     asked: list[str] = []
     errors: list[str] = []
@@ -189,7 +189,10 @@ def test_operations_are_tried_out_under_the_prefix(browser: Browser, url: str) -
         context.set_default_timeout(LIMIT_MILLISECONDS)
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: errors.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
 
         page.goto(f"{url}/")

@@ -8,9 +8,9 @@ from tests.e2e.readme import SESSION
 from tests.e2e.server import free_port
 
 
-def test_the_session_works_as_pasted(checkout: Path, environment: dict[str, str]) -> None:
+def test_the_readme_session_works_as_pasted(checkout: Path, environment: dict[str, str]) -> None:
     port = str(free_port())
-    # The one difference to what is pasted: a port of its own, and the server's end.
+    # The only differences: another port, and stopping the server.
     session = SESSION.replace(":8000", f":{port}").replace("main.py &", f"main.py --port {port} &")
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)

@@ -1,8 +1,8 @@
-"""The images and compose.yaml, checked and walked through without Docker.
+"""The images and compose.yaml, checked and executed without Docker.
 
-The steps of each Dockerfile run in a folder, and what the image runs is then started there without
-privileges and without the right to write, as in a container with a read-only root file system.
-What only Docker does is not tested: that the base images exist, and its network.
+The steps of each Dockerfile run in a directory. The command of the image then runs there without
+privileges and without write access, as in a container with a read-only root file system.
+Not tested: whether the base images exist, and Docker's network.
 """
 
 import graphlib
@@ -28,10 +28,10 @@ from tests.e2e.server import Server, free_port
 from tests.e2e.test_better_auth import SignedUp
 
 LIMIT_SECONDS = 60
-# Root too may then write only where a file's mode allows. Searching is left: the PostgreSQL of the
-# tests has its socket in a folder of its own user.
-ROOTS_LIMITS = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
-UNPRIVILEGED = ROOTS_LIMITS if os.geteuid() == 0 else []
+# Without these capabilities, file modes apply to root too. Root keeps the right to search
+# directories, because the PostgreSQL of the tests has its socket in a directory of another user.
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all,+dac_read_search", "--inh-caps=-all"]
+UNPRIVILEGED = WITHOUT_CAPABILITIES if os.geteuid() == 0 else []
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -46,7 +46,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
         "pre-commit validate-config",
     ],
 )
-def test_a_linter_finds_nothing(
+def test_the_linters_find_no_problems(
     run: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
     done = run(*command.split())
@@ -54,7 +54,7 @@ def test_a_linter_finds_nothing(
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_nothing_but_the_program_gets_into_the_image(checkout: Path) -> None:
+def test_the_image_contains_only_the_program(checkout: Path) -> None:
     for name in (".env", "todo.db", "routes/__pycache__/tasks.pyc", ".venv/bin/python"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
@@ -77,12 +77,12 @@ def page(build: Callable[[str], Image]) -> Image:
     return build("examples/frontend/Dockerfile")
 
 
-Contain = Callable[..., Server]
+RunContainer = Callable[..., Server]
 
 
 @pytest.fixture
-def contain(tmp_path: Path) -> Iterator[Contain]:
-    """Run a command as a container of the image would, but for its port and its address."""
+def run_container(tmp_path: Path) -> Iterator[RunContainer]:
+    """Run a command like a container of the image, except for its port and address."""
     servers: list[Server] = []
 
     def start(image: Image, command: list[str], port: int, settings: dict[str, str]) -> Server:
@@ -120,9 +120,11 @@ def _wait_until_healthy(image: Image, server: Server) -> None:
         assert server.process.poll() is None, server.log.read_text()
 
 
-def test_the_image_needs_neither_root_nor_a_file_to_write(image: Image, contain: Contain) -> None:
+def test_the_image_runs_without_root_or_write_access(
+    image: Image, run_container: RunContainer
+) -> None:
     settings = {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
-    server = contain(image, image.command, free_port(), settings)
+    server = run_container(image, image.command, free_port(), settings)
 
     _wait_until_healthy(image, server)
 
@@ -133,13 +135,13 @@ def test_the_image_needs_neither_root_nor_a_file_to_write(image: Image, contain:
     assert not _is_healthy(image, server)
 
 
-def test_an_image_without_settings_says_what_it_needs(
+def test_an_image_without_settings_reports_the_missing_settings(
     image: Image, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert _exit_code(image, image.command) == STARTUP_FAILURE
     assert capfd.readouterr().err == (
         "Cannot start: Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-        "put your Better Auth server's URL, or its secret, there\n"
+        "set one of them to your Better Auth server's URL or secret\n"
     )
 
 
@@ -149,8 +151,10 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture
-def told(empty_postgresql: URL, ports: dict[str, int]) -> Callable[[str], dict[str, str]]:
-    """What compose.yaml tells a service, with the addresses of the test in place of its own."""
+def service_environment(
+    empty_postgresql: URL, ports: dict[str, int]
+) -> Callable[[str], dict[str, str]]:
+    """Return the environment of a service in compose.yaml, with the addresses of the test."""
     database = SERVICES["database"]["environment"]
     compose_url = (
         f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}"
@@ -177,20 +181,20 @@ def told(empty_postgresql: URL, ports: dict[str, int]) -> Callable[[str], dict[s
 
 
 @pytest.fixture
-def composed(
+def compose(
     image: Image,
     page: Image,
     ports: dict[str, int],
-    told: Callable[[str], dict[str, str]],
-    contain: Contain,
+    service_environment: Callable[[str], dict[str, str]],
+    run_container: RunContainer,
     tmp_path: Path,
 ) -> Iterator[dict[str, Server]]:
-    """The page and the balancer, when all is started in the order of compose.yaml."""
+    """The page and the balancer, with everything started in the order of compose.yaml."""
 
     def start(name: str, of: Image) -> Server:
         command = SERVICES[name].get("command", of.command)
-        port = {"PORT": str(ports[name])}  # the example's page listens where this says
-        return contain(of, command, ports[name], told(name) | port)
+        port = {"PORT": str(ports[name])}  # the port of the example page
+        return run_container(of, command, ports[name], service_environment(name) | port)
 
     assert start("schema", image).process.wait(LIMIT_SECONDS) == 0
     for name in ("tasks-1", "tasks-2"):
@@ -199,7 +203,9 @@ def composed(
     _wait_until_healthy(page, frontend)
     (configuration,) = SERVICES["balancer"]["volumes"]
     command = [str(HAPROXY), "-f", str(ROOT / configuration.partition(":")[0])]
-    balancer = Server(command, tmp_path, os.environ | told("balancer"), ports["balancer"])
+    balancer = Server(
+        command, tmp_path, os.environ | service_environment("balancer"), ports["balancer"]
+    )
     try:
         yield {"frontend": frontend, "balancer": balancer.wait("/ready")}
     finally:
@@ -208,8 +214,8 @@ def composed(
 
 @needs_node
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
-def test_compose_serves_who_signs_in_at_its_page(composed: dict[str, Server]) -> None:
-    page, balancer = composed["frontend"], composed["balancer"]
+def test_compose_serves_users_who_sign_in_at_its_page(compose: dict[str, Server]) -> None:
+    page, balancer = compose["frontend"], compose["balancer"]
     signed_up = SignedUp(page)
     with closing(signed_up.browser):
         ann = {"Authorization": f"Bearer {signed_up.token()}", "Origin": page.url}
@@ -220,17 +226,17 @@ def test_compose_serves_who_signs_in_at_its_page(composed: dict[str, Server]) ->
 
     assert created.status_code == 201
     assert created.headers["Access-Control-Allow-Origin"] == page.url
-    assert [answer.json() for answer in listed] == [[created.json()]] * 4
+    assert [response.json() for response in listed] == [[created.json()]] * 4
     answered = re.findall(r"tasks/(tasks-\d) .*GET /api/tasks", balancer.log.read_text())
     assert set(answered) == {"tasks-1", "tasks-2"}
-    # Under the name that the task server has for it, which Docker resolves.
+    # The task servers use this name, which Docker resolves.
     keys = httpx2.get(f"{page.url}/api/auth/jwks", headers={"Host": "frontend:3000"})
     assert keys.status_code == 200
 
 
-def test_compose_starts_each_service_when_it_can_work() -> None:
+def test_compose_starts_services_in_order_of_their_dependencies() -> None:
     waits_for = {name: service.get("depends_on", ()) for name, service in SERVICES.items()}
-    del waits_for["frontend"]  # a browser calls the service, the page does not
+    del waits_for["frontend"]  # the browser calls the service, not the page's server
 
     first, second, *replicas, last = graphlib.TopologicalSorter(waits_for).static_order()
 
@@ -239,7 +245,7 @@ def test_compose_starts_each_service_when_it_can_work() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"database"}))
-def test_compose_gives_a_container_no_more_than_it_needs(name: str) -> None:
+def test_compose_gives_containers_only_what_they_need(name: str) -> None:
     service = SERVICES[name]
 
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])

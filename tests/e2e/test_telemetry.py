@@ -1,4 +1,4 @@
-"""Telemetry as an operator has it: a collector, two processes, and no cost where it is off."""
+"""Telemetry with a collector and two processes. It costs nothing if it is disabled."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ SECRET_TEXT = SECRET.get_secret_value()
 
 
 class Collector(ThreadingHTTPServer):
-    """A server of OTLP over HTTP, which keeps what it is sent."""
+    """An OTLP server over HTTP that stores what it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Export)
@@ -54,7 +54,7 @@ class _Export(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _attributes(span: Span) -> dict[str, str | int]:
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
-def test_a_collector_gets_a_request_and_its_statement_without_what_users_wrote(
+def test_a_collector_gets_requests_and_statements_without_user_input(
     start: Callable[..., Server],
 ) -> None:
     with collector() as sink:
@@ -90,15 +90,18 @@ def test_a_collector_gets_a_request_and_its_statement_without_what_users_wrote(
     assert (request.name, statement.name) == ("GET /api/tasks", "SELECT")
     assert request.parent_span_id.hex() == parent[36:52]
     assert statement.parent_span_id == request.span_id
-    told = _attributes(request)
-    assert (told["http.route"], told["http.response.status_code"]) == ("/api/tasks", 200)
-    assert told["url.query"] == "REDACTED"
+    span_attributes = _attributes(request)
+    assert (span_attributes["http.route"], span_attributes["http.response.status_code"]) == (
+        "/api/tasks",
+        200,
+    )
+    assert span_attributes["url.query"] == "REDACTED"
     assert _attributes(statement)["db.system.name"] == "sqlite"
     assert "http.server.request.duration" in sink.metrics
     assert "s3cret" not in str(sink.spans)
 
 
-def test_a_collector_that_is_away_is_not_waited_for(start: Callable[..., Server]) -> None:
+def test_an_unavailable_collector_does_not_delay_anything(start: Callable[..., Server]) -> None:
     server = start(
         "uv", "run", "main.py", "--port", "{port}",
         BETTER_AUTH_SECRET=SECRET_TEXT, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
@@ -106,10 +109,10 @@ def test_a_collector_that_is_away_is_not_waited_for(start: Callable[..., Server]
 
     for _ in range(10):
         assert httpx2.get(f"{server.url}/api/tasks", headers=bearer("ann")).status_code == 200
-    server.stop()  # which fails where it takes too long
+    server.stop()  # fails if it takes too long
 
 
-def test_two_processes_count_together(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_two_processes_share_their_metrics(start: Callable[..., Server], tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     server = start(
@@ -117,7 +120,7 @@ def test_two_processes_count_together(start: Callable[..., Server], tmp_path: Pa
         BETTER_AUTH_SECRET=SECRET_TEXT, PROMETHEUS_MULTIPROC_DIR=str(folder),
     ).wait()  # fmt: skip
 
-    # Until each of the two has answered once, whichever takes a new connection.
+    # Repeat until each of the two processes has accepted a connection.
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while len(list(folder.iterdir())) < 2:
         assert time.monotonic() < deadline
@@ -130,13 +133,13 @@ def test_two_processes_count_together(start: Callable[..., Server], tmp_path: Pa
 
 
 def _counted(server: Server) -> float:
-    """How often the list was asked for, as whichever process answers has it."""
+    """Return the number of list requests according to the process that responds."""
     line = r'^http_request_duration_seconds_count{.*route="/api/tasks",status="200"} (\S+)$'
     (count,) = re.findall(line, httpx2.get(f"{server.url}/metrics").text, re.MULTILINE)
     return float(count)
 
 
-def test_what_is_off_is_not_even_imported(
+def test_disabled_telemetry_is_not_imported(
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     program = (

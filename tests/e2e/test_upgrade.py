@@ -1,4 +1,4 @@
-"""The database of the earlier version is upgraded by two processes that start at once."""
+"""Two processes that start at once upgrade the database of an earlier version."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ TASKS = 10_000
 SHOWN = "SELECT id, user_id, title, description, status, version FROM task ORDER BY id"
 
 
-# Of the first, every row is folded anew, of the second none.
+# From the first version, every row must be folded again; from the second, none.
 @pytest.mark.parametrize(("title", "words"), [("İstanbul {}", "istanbul"), ("London {}", "LONDON")])
 def test_two_processes_upgrade_ten_thousand_tasks_at_once(
     empty_database_url: URL,
@@ -45,7 +45,7 @@ def test_two_processes_upgrade_ten_thousand_tasks_at_once(
     for server in servers:
         server.wait("/ready")
 
-    answers = [
+    responses = [
         httpx2.get(
             f"{servers[user % 2].url}/api/tasks?limit=1&q={words}", headers=bearer(f"user-{user}")
         )
@@ -55,6 +55,6 @@ def test_two_processes_upgrade_ten_thousand_tasks_at_once(
         after = connection.exec_driver_sql(SHOWN).all()
         versions = connection.exec_driver_sql("SELECT * FROM todo_backend_version").all()
     engine.dispose()
-    assert [answer.headers["X-Total-Count"] for answer in answers] == [str(TASKS // 4)] * 4
+    assert [response.headers["X-Total-Count"] for response in responses] == [str(TASKS // 4)] * 4
     assert after == before
     assert [tuple(row) for row in versions] == [("todo_0005",)]

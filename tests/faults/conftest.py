@@ -1,4 +1,4 @@
-"""What the tests under load and faults share: a database that can fail, and a service on it."""
+"""Fixtures for tests of load and faults: a database that can fail, and the service."""
 
 import json
 import os
@@ -16,9 +16,9 @@ from tests.e2e.conftest import checkout, environment, start
 from tests.e2e.server import Server
 from tests.faults.postgres import PostgreSQL, postgresql
 
-__all__ = ["checkout", "environment", "start"]  # fixtures, the same as in tests/e2e
+__all__ = ["checkout", "environment", "start"]  # fixtures of tests/e2e
 
-# Beyond it, something hangs, or the machine has much else to do.
+# A longer response time means that something hangs, or that the machine is busy.
 HANG_SECONDS = 15
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
@@ -37,14 +37,14 @@ def postgres() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
-    """Start `main.py` as it stands here, on a database, with so many workers."""
+    """Start `main.py` with a database and a number of workers."""
     with ExitStack() as servers:
 
         def serve_one(database_url: str, workers: int = 1, **variables: str) -> Server:
             variables |= {
                 "DATABASE_URL": database_url,
                 "BETTER_AUTH_SECRET": SECRET.get_secret_value(),
-                # The tests of a module fill one database together.
+                # The tests of a module share a database.
                 "TASKS_PER_USER": "1000000",
             }
             command = [sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
@@ -58,12 +58,14 @@ def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
 
 @pytest.fixture
 def measured() -> Callable[..., None]:
-    """Print what was measured, and keep it where benchmarks/reliability.py asks for it."""
+    """Print the figures, and write them to the file of benchmarks/reliability.py, if set."""
 
     def note(fault: str, workers: int, **figures: object) -> None:
         text = "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         print(f"{fault}, {workers} process(es): {text}")
-        if path := os.environ.get("RELIABILITY_FIGURES"):  # pragma: no cover  # set by the command
+        if path := os.environ.get(
+            "RELIABILITY_FIGURES"
+        ):  # pragma: no cover  # set by the benchmark
             with Path(path).open("a") as file:
                 row = {"fault": fault, "workers": workers, "figures": text}
                 file.write(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""Clients by the hundred in one thread, and what they saw."""
+"""Hundreds of clients in one thread, and their results."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ CLIENT_TIMEOUT_SECONDS = 30
 
 
 @dataclass(slots=True)
-class Answer:
-    status: int  # 0 where the connection ended without an answer
+class Response:
+    status: int  # 0 if the connection was closed without a response
     began: float
     seconds: float
     head: bytes = b""
@@ -36,24 +36,24 @@ def _authorization(user: str) -> str:
 
 
 class Client:
-    """One connection, kept alive, over which one request goes after the other."""
+    """A keep-alive connection that sends one request after the other."""
 
     def __init__(self, port: int, user: str = "ann") -> None:
         self._port = port
         self._authorization = _authorization(user)
         self._writer: asyncio.StreamWriter | None = None
 
-    async def request(self, method: str, path: str, body: object = None) -> Answer:
+    async def request(self, method: str, path: str, body: object = None) -> Response:
         began = time.monotonic()
         try:
             async with asyncio.timeout(CLIENT_TIMEOUT_SECONDS):
                 status, head, content = await self._exchange(method, path, body)
         except (OSError, EOFError, TimeoutError):
             self.close()
-            return Answer(0, began, time.monotonic() - began)
+            return Response(0, began, time.monotonic() - began)
         if b"connection: close" in head:
             self.close()
-        return Answer(status, began, time.monotonic() - began, head, content)
+        return Response(status, began, time.monotonic() - began, head, content)
 
     async def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes, bytes]:
         if self._writer is None:
@@ -77,82 +77,82 @@ class Client:
 
 
 @dataclass
-class Seen:
-    """All that a number of clients saw."""
+class Results:
+    """The responses that a number of clients received."""
 
-    answers: list[Answer] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
 
     @property
     def codes(self) -> dict[int, int]:
-        return dict(sorted(Counter(answer.status for answer in self.answers).items()))
+        return dict(sorted(Counter(response.status for response in self.responses).items()))
 
     @property
     def acknowledged(self) -> set[object]:
-        """The ids of the tasks whose creation was acknowledged."""
-        return {answer.task["id"] for answer in self.answers if answer.status == 201}
+        """The ids of the tasks that were created according to the responses."""
+        return {response.task["id"] for response in self.responses if response.status == 201}
 
     def first_success(self, moment: float) -> float:
-        """The seconds from the moment to the first success after it."""
-        ends = (a.began + a.seconds for a in self.answers if 200 <= a.status < 300)
+        """Return the seconds from the moment to the next success."""
+        ends = (a.began + a.seconds for a in self.responses if 200 <= a.status < 300)
         return min(end for end in ends if end > moment) - moment
 
     @property
     def slowest(self) -> float:
-        return max(answer.seconds for answer in self.answers)
+        return max(response.seconds for response in self.responses)
 
     def percentile(self, percent: int, *statuses: int) -> float:
-        """In milliseconds, of the answers with one of these codes."""
-        times = sorted(a.seconds for a in self.answers if not statuses or a.status in statuses)
+        """Return a percentile in milliseconds, of the responses with these codes or of all."""
+        times = sorted(a.seconds for a in self.responses if not statuses or a.status in statuses)
         return times[min(len(times) - 1, len(times) * percent // 100)] * 1000 if times else 0.0
 
 
-Ask = Callable[[Client, int, int], Awaitable[Answer]]
+Send = Callable[[Client, int, int], Awaitable[Response]]
 
 
-async def create(client: Client, number: int, turn: int) -> Answer:
+async def create(client: Client, number: int, turn: int) -> Response:
     return await client.request("POST", "/api/tasks", {"title": f"{number}-{turn}"})
 
 
-def get(path: str) -> Ask:
-    async def ask(client: Client, _: int, __: int) -> Answer:
+def get(path: str) -> Send:
+    async def send(client: Client, _: int, __: int) -> Response:
         return await client.request("GET", path)
 
-    return ask
+    return send
 
 
 @asynccontextmanager
 async def load(
-    port: int, clients: int, ask: Ask = create, *, pause_seconds: float = 0
-) -> AsyncIterator[Seen]:
-    """Let so many clients ask, each again once it is answered, until the block ends."""
-    seen = Seen()
+    port: int, clients: int, send: Send = create, *, pause_seconds: float = 0
+) -> AsyncIterator[Results]:
+    """Run a number of clients until the block ends, each sending its next request at once."""
+    results = Results()
     going = True
 
     async def go(number: int) -> None:
         client = Client(port)
         turn = 0
         while going:
-            answer = await ask(client, number, turn)
-            seen.answers.append(answer)
+            response = await send(client, number, turn)
+            results.responses.append(response)
             turn += 1
-            await asyncio.sleep(pause_seconds if answer.status else 0.05)
+            await asyncio.sleep(pause_seconds if response.status else 0.05)
         client.close()
 
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(go(number))
         try:
-            yield seen
+            yield results
         finally:
             going = False
 
 
-async def until(port: int, status: int = 201, ask: Ask = create) -> float:
-    """Ask until this is the answer, and give the seconds that it took."""
+async def until(port: int, status: int = 201, send: Send = create) -> float:
+    """Repeat the request until it gets this status; return how many seconds that took."""
     began = time.monotonic()
     client = Client(port)
     turn = 0
-    while (await ask(client, -1, turn)).status != status:
+    while (await send(client, -1, turn)).status != status:
         assert time.monotonic() - began < CLIENT_TIMEOUT_SECONDS
         turn += 1
         await asyncio.sleep(0.02)
@@ -160,26 +160,26 @@ async def until(port: int, status: int = 201, ask: Ask = create) -> float:
     return time.monotonic() - began
 
 
-def requests_of(  # who asks what, how often, and for how long
+def requests_of(
     users: int, port: int, path: str, *, pause_seconds: float, seconds: int, folder: Path
-) -> Seen:
-    """Let users ask, each again after a pause of about so long.
+) -> Results:
+    """Send requests with wrk, as users who each pause for about this long between requests.
 
-    Many who pause are an open load: they come however slowly the others are answered. They are
-    wrk's, which needs little of the processors that the server runs on. What is sent in the first
-    second does not count: connections are made then, and the server gets to know its load.
+    Many users with pauses are an open load: their requests arrive however slowly the server
+    responds. wrk uses little CPU time, which the server needs. The first second does not count,
+    because clients connect and the server adapts to the load.
     """
-    answers = folder / "answers"
+    responses = folder / "answers"
     head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {_authorization('ann')}\r\n"
     subprocess.run(
         [
             "wrk", "-t1", f"-c{users}", f"-d{seconds + 1}s", "--timeout=30s",
             "-s", Path(__file__).with_name("users.lua"), f"http://127.0.0.1:{port}",
-            "--", str(pause_seconds * 1000), head, "1", answers,
+            "--", str(pause_seconds * 1000), head, "1", responses,
         ],
         check=True,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    # wrk may be stopped while it writes the last line.
-    lines = (line.split() for line in answers.read_text().splitlines()[:-1])
-    return Seen([Answer(int(status), 0, int(took) / 1e6) for status, took in lines])
+    # wrk may stop while it writes the last line.
+    lines = (line.split() for line in responses.read_text().splitlines()[:-1])
+    return Results([Response(int(status), 0, int(took) / 1e6) for status, took in lines])

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, on TCP, that can be killed, frozen and started again."""
+"""A PostgreSQL server on TCP that tests can kill, freeze and restart."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ START_LIMIT_SECONDS = 30
 
 
 class PostgreSQL:
-    """The server, with the durability that it has by default."""
+    """A server with PostgreSQL's default durability."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -28,7 +28,9 @@ class PostgreSQL:
         self._folder.mkdir()
         installed = PostgresServer(self._folder, cleanup_mode=None)
         installed.ensure_pgdata_inited()
-        self.user = installed.system_user  # where the tests run as root; PostgreSQL does not
+        self.user = (
+            installed.system_user
+        )  # set if the tests run as root, as which PostgreSQL refuses to run
         self._binary = installed.bin_path / "postgres"
         self._log = folder / "postgres.log"
         self.port = free_port()
@@ -46,14 +48,14 @@ class PostgreSQL:
         return self.url.render_as_string(hide_password=False)
 
     def start(self) -> None:
-        """Start it, and wait until it is ready."""
+        """Start the server and wait until it is ready."""
         options = f"-D {self._folder} -p {self.port} -k {self._folder} -h 127.0.0.1"
         deadline = time.monotonic() + START_LIMIT_SECONDS
         self._launch(options)
         while not self.is_ready():
             assert time.monotonic() < deadline, self._log.read_text()
             if self._process.poll() is not None:
-                self._launch(options)  # what is left of the one that was killed was in its way
+                self._launch(options)  # processes of the killed server prevented the start
             time.sleep(0.01)
 
     def _launch(self, options: str) -> None:
@@ -70,11 +72,11 @@ class PostgreSQL:
         return True
 
     def ids(self) -> set[object]:
-        """The ids of all tasks."""
+        """Return the ids of all tasks."""
         return {row[0] for row in self.run("SELECT id FROM task")}
 
     def run(self, statement: str) -> list[tuple[object, ...]]:
-        """Run a statement beside the service."""
+        """Execute a statement on a separate connection."""
         connection = psycopg2.connect(host="127.0.0.1", port=self.port, user="postgres")
         connection.autocommit = True
         try:
@@ -91,19 +93,19 @@ class PostgreSQL:
                 process.send_signal(number)
 
     def freeze(self) -> None:
-        """Let it keep its connections and answer nothing."""
+        """Stop responding without closing connections."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill the postmaster; its children end when they notice."""
+        """Kill the postmaster. Its children exit when they notice."""
         self._process.kill()
         self._process.wait()
 
     def demote(self) -> None:
-        """Come back as a standby, which is read-only."""
+        """Restart as a standby, which is read-only."""
         self.stop()
         (self._folder / "standby.signal").touch()
         self.start()
@@ -112,7 +114,7 @@ class PostgreSQL:
         self.run("SELECT pg_promote()")
 
     def stop(self) -> None:
-        """End it at once, whatever it is doing."""
+        """Stop immediately."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.thaw()
         self._process.send_signal(signal.SIGQUIT)
@@ -121,7 +123,7 @@ class PostgreSQL:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
-    # Not in pytest's folder, which each run of pytest closes to the user that PostgreSQL runs as.
+    # Not in pytest's directory, which the user of PostgreSQL cannot access.
     folder = Path(tempfile.mkdtemp())
     try:
         server = PostgreSQL(folder)

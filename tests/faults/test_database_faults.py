@@ -1,4 +1,4 @@
-"""The database goes away in every way that it can, under load; the process is the real one."""
+"""Every kind of database failure under load, with the real process."""
 
 import asyncio
 import shutil
@@ -14,10 +14,10 @@ import pytest
 from tests.contract.operations import PROTECTED
 from tests.e2e.server import free_port
 from tests.faults.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
-from tests.faults.load import Client, Seen, create, get, load, until
+from tests.faults.load import Client, Results, create, get, load, until
 from tests.faults.postgres import PostgreSQL
 
-# What a caller may wait for any answer.
+# How long a client may wait for a response.
 ANSWER_LIMIT_SECONDS = 5
 
 TERMINATE_ALL = (
@@ -31,8 +31,8 @@ needs_pgbouncer = pytest.mark.skipif(
 )
 
 
-class Bystanders:
-    """Those who ask /health and /ready all the time."""
+class HealthChecks:
+    """Clients that request /health and /ready continuously."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -57,126 +57,126 @@ def test_a_killed_database_loses_no_acknowledged_write(
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Seen, Bystanders, float]:
-        async with load(server.port, 100) as seen, Bystanders(server.port) as bystanders:
+    async def scenario() -> tuple[Results, HealthChecks, float]:
+        async with load(server.port, 100) as results, HealthChecks(server.port) as health_checks:
             await asyncio.sleep(2)
             postgres.kill()
             await asyncio.sleep(1)
             await asyncio.to_thread(postgres.start)
             ready = time.monotonic()
             await asyncio.sleep(2)
-        return seen, bystanders, seen.first_success(ready)
+        return results, health_checks, results.first_success(ready)
 
-    seen, bystanders, back_after = asyncio.run(scenario())
+    results, health_checks, back_after = asyncio.run(scenario())
     found = postgres.ids()
 
-    assert set(seen.codes) == {201, 503}
-    assert seen.acknowledged <= found
-    assert set(bystanders.health.codes) == {200}
-    assert set(bystanders.ready.codes) == {200, 503}
-    assert seen.slowest < HANG_SECONDS
+    assert set(results.codes) == {201, 503}
+    assert results.acknowledged <= found
+    assert set(health_checks.health.codes) == {200}
+    assert set(health_checks.ready.codes) == {200, 503}
+    assert results.slowest < HANG_SECONDS
     measured(
         "killed and started again under 100 clients",
         workers,
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it was ready",
-        slowest_health=_seconds(bystanders.health.slowest),
-        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+        slowest_health=_seconds(health_checks.health.slowest),
+        acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
 
 @with_one_and_two_workers
-def test_a_frozen_database_hangs_nobody(
+def test_a_frozen_database_does_not_block_requests(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Seen, Bystanders, float]:
-        async with load(server.port, 100) as seen, Bystanders(server.port) as bystanders:
+    async def scenario() -> tuple[Results, HealthChecks, float]:
+        async with load(server.port, 100) as results, HealthChecks(server.port) as health_checks:
             await asyncio.sleep(1)
             await asyncio.to_thread(postgres.freeze)
             await asyncio.sleep(8)
             await asyncio.to_thread(postgres.thaw)
             thawed = time.monotonic()
             await asyncio.sleep(2)
-        return seen, bystanders, seen.first_success(thawed)
+        return results, health_checks, results.first_success(thawed)
 
-    seen, bystanders, back_after = asyncio.run(scenario())
+    results, health_checks, back_after = asyncio.run(scenario())
     found = postgres.ids()
 
-    assert set(seen.codes) == {201, 503}
-    assert seen.acknowledged <= found
-    assert set(bystanders.health.codes) == {200}
-    assert set(bystanders.ready.codes) == {200, 503}
-    assert max(seen.slowest, bystanders.ready.slowest) < HANG_SECONDS
+    assert set(results.codes) == {201, 503}
+    assert results.acknowledged <= found
+    assert set(health_checks.health.codes) == {200}
+    assert set(health_checks.ready.codes) == {200, 503}
+    assert max(results.slowest, health_checks.ready.slowest) < HANG_SECONDS
     measured(
         "frozen for 8 s under 100 clients",
         workers,
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it spoke again",
-        slowest_health=_seconds(bystanders.health.slowest),
-        slowest_ready=_seconds(bystanders.ready.slowest),
-        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+        slowest_health=_seconds(health_checks.health.slowest),
+        slowest_ready=_seconds(health_checks.ready.slowest),
+        acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
 
 @with_one_and_two_workers
-def test_a_database_that_is_away_is_503_at_once(
+def test_an_unavailable_database_is_503_at_once(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Seen, float]:
+    async def scenario() -> tuple[Results, float]:
         postgres.kill()
-        async with load(server.port, 10) as seen:
+        async with load(server.port, 10) as results:
             await asyncio.sleep(1)
         await asyncio.to_thread(postgres.start)
-        return seen, await until(server.port)
+        return results, await until(server.port)
 
-    seen, back_after = asyncio.run(scenario())
+    results, back_after = asyncio.run(scenario())
 
-    assert set(seen.codes) == {503}
-    assert all(b"\r\nretry-after: 1\r\n" in answer.head for answer in seen.answers)
+    assert set(results.codes) == {503}
+    assert all(b"\r\nretry-after: 1\r\n" in response.head for response in results.responses)
     measured(
         "connection refused",
         workers,
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it was ready",
     )
 
 
 @with_one_and_two_workers
-def test_killed_backends_cost_only_what_they_were_doing(
+def test_killed_backends_fail_only_their_own_requests(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> Seen:
-        async with load(server.port, 20) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, 20) as results:
             for _ in range(10):
                 await asyncio.sleep(0.2)
                 await asyncio.to_thread(postgres.run, TERMINATE_ALL)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
     found = postgres.ids()
 
-    assert set(seen.codes) <= {201, 503}
-    assert seen.acknowledged <= found
+    assert set(results.codes) <= {201, 503}
+    assert results.acknowledged <= found
     measured(
         "all backends killed ten times under 20 clients",
         workers,
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
-        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
+        acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
 
 @with_one_and_two_workers
-def test_connections_that_the_server_closed_while_idle_cost_nothing(
+def test_connections_closed_by_the_server_while_idle_fail_no_request(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -186,10 +186,10 @@ def test_connections_that_the_server_closed_while_idle_cost_nothing(
             await asyncio.sleep(1)
         await asyncio.to_thread(postgres.run, TERMINATE_ALL)
         clients = [Client(server.port) for _ in range(64)]
-        answers = await asyncio.gather(*(create(client, -1, 0) for client in clients))
+        responses = await asyncio.gather(*(create(client, -1, 0) for client in clients))
         for client in clients:
             client.close()
-        return [answer.status for answer in answers]
+        return [response.status for response in responses]
 
     codes = asyncio.run(scenario())
 
@@ -198,12 +198,12 @@ def test_connections_that_the_server_closed_while_idle_cost_nothing(
 
 
 @with_one_and_two_workers
-def test_a_failover_that_leaves_a_standby_is_503_for_writes_until_it_is_promoted(
+def test_writes_to_a_standby_are_503_until_it_is_promoted(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Seen, Seen, float]:
+    async def scenario() -> tuple[Results, Results, float]:
         await asyncio.to_thread(postgres.demote)
         await until(server.port, 200, get("/api/tasks"))
         async with (
@@ -229,37 +229,37 @@ def test_a_failover_that_leaves_a_standby_is_503_for_writes_until_it_is_promoted
 
 
 @with_one_and_two_workers
-def test_a_lock_that_is_held_for_long_is_503_and_leaves_nothing_behind(
+def test_a_long_lock_is_503_and_leaves_no_sessions_behind(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
     holder = psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")
     holder.cursor().execute("LOCK TABLE task")
 
-    async def scenario() -> tuple[Seen, float]:
-        async with load(server.port, 40) as seen:
+    async def scenario() -> tuple[Results, float]:
+        async with load(server.port, 40) as results:
             await asyncio.sleep(0.1)
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         assert await asyncio.to_thread(postgres.run, waiting) == [(0,)]
         holder.close()
-        return seen, await until(server.port)
+        return results, await until(server.port)
 
-    seen, back_after = asyncio.run(scenario())
+    results, back_after = asyncio.run(scenario())
 
-    assert set(seen.codes) == {503}
-    assert seen.slowest < HANG_SECONDS
+    assert set(results.codes) == {503}
+    assert results.slowest < HANG_SECONDS
     measured(
         "table locked by another session",
         workers,
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
         first_success=f"{_seconds(back_after)} after it was unlocked",
     )
 
 
 @pytest.fixture
 def pgbouncer(postgres: PostgreSQL) -> Iterator[str]:
-    """A pooler in transaction mode, which takes no startup parameters; its DATABASE_URL."""
+    """The DATABASE_URL of a pooler in transaction mode, which accepts no startup parameters."""
     port = free_port()
     configuration = postgres.folder / "pgbouncer.ini"
     configuration.write_text(
@@ -291,20 +291,20 @@ def test_every_operation_works_through_pgbouncer_in_transaction_mode(
     postgres.run("DROP TABLE IF EXISTS task, todo_backend_version")
     server = serve(pgbouncer)
 
-    async def scenario() -> tuple[dict[str, int], Seen]:
+    async def scenario() -> tuple[dict[str, int], Results]:
         client = Client(server.port)
         codes = {}
         for operation in PROTECTED:
             task = (await create(client, 0, 0)).task["id"]
             path = operation.path.replace("/1", f"/{task}")
-            answer = await client.request(operation.method, path, {"title": "through PgBouncer"})
-            codes[f"{operation.method} {operation.path}"] = answer.status
+            response = await client.request(operation.method, path, {"title": "through PgBouncer"})
+            codes[f"{operation.method} {operation.path}"] = response.status
         client.close()
-        async with load(server.port, 50) as seen:
+        async with load(server.port, 50) as results:
             await asyncio.sleep(2)
-        return codes, seen
+        return codes, results
 
-    codes, seen = asyncio.run(scenario())
+    codes, results = asyncio.run(scenario())
     with psycopg2.connect(pgbouncer.replace("+psycopg2", "")) as connection:
         cursor = connection.cursor()
         cursor.execute("SHOW statement_timeout")
@@ -312,12 +312,12 @@ def test_every_operation_works_through_pgbouncer_in_transaction_mode(
     connection.close()
 
     assert [name for name, code in codes.items() if not 200 <= code < 300] == []
-    assert seen.codes.keys() == {201}
+    assert results.codes.keys() == {201}
     assert left_behind == ("0",)
     measured(
         "PgBouncer in transaction mode, 4 connections, 50 clients",
         1,
         operations=f"{len(codes)}, all succeed",
-        codes=seen.codes,
-        slowest_answer=_seconds(seen.slowest),
+        codes=results.codes,
+        slowest_answer=_seconds(results.slowest),
     )

@@ -1,4 +1,4 @@
-"""Two copies of the service behind HAProxy, on PostgreSQL through PgBouncer; one is killed."""
+"""Two copies of the service behind HAProxy, with PgBouncer. One copy is killed."""
 
 import configparser
 import os
@@ -37,19 +37,19 @@ ROUNDS_BEFORE, ROUNDS_AFTER = 80, 160
 LIMIT_SECONDS = 60
 PAGE = 100
 
-# Without it, what a copy did just before it was killed is done once more by the other.
+# Without a key, the other copy repeats what the killed copy has just done.
 POST_TAKES_A_KEY = "Idempotency-Key" in CONTRACT.read_text()
 
 
 @pytest.fixture
 def pooled_url(postgresql_url: URL, tmp_path: Path, environment: dict[str, str]) -> Iterator[URL]:
-    """The database as PgBouncer gives it out; all but addresses and passwords is the example's."""
+    """The database behind PgBouncer, with the example's configuration except the addresses."""
     port = free_port()
     config = configparser.ConfigParser()
     config.read(EXAMPLES / "pgbouncer.ini")
     sockets = {name: str(value) for name, value in postgresql_url.query.items()}
-    told = postgresql_url.translate_connect_args(username="user", database="dbname")
-    config["databases"]["todo"] = make_dsn(**told, **sockets)
+    parameters = postgresql_url.translate_connect_args(username="user", database="dbname")
+    config["databases"]["todo"] = make_dsn(**parameters, **sockets)
     config["pgbouncer"].update(
         {"listen_addr": "127.0.0.1", "listen_port": str(port), "unix_socket_dir": ""},
         auth_type="any",
@@ -57,7 +57,7 @@ def pooled_url(postgresql_url: URL, tmp_path: Path, environment: dict[str, str])
     path = tmp_path / "pgbouncer.ini"
     with path.open("w") as file:
         config.write(file)
-    # It refuses to run as root, which containers in CI are; PostgreSQL's user reaches its socket.
+    # PgBouncer refuses to run as root, as which CI runs. PostgreSQL's user can access its socket.
     user = Path(sockets["host"]).owner() if sockets else "nobody"
     as_user = [f"--user={user}"] if os.geteuid() == 0 else []
     server = Server([str(PGBOUNCER), *as_user, str(path)], tmp_path, environment, port)
@@ -89,56 +89,56 @@ def balancer(copies: list[Server], tmp_path: Path, environment: dict[str, str]) 
 
 
 class Worker:
-    """A user who works without a pause, and notes what was acknowledged; a failure ends it."""
+    """A user who sends requests without a pause and records the results. A failure stops it."""
 
     def __init__(self, http: httpx2.Client, name: str) -> None:
         self._http = http
         self._name = name
-        self.asked = 0
-        # By title: the description and the status last acknowledged; nothing where it was deleted.
+        self.requests = 0
+        # By title: the last confirmed description and status, or None if deleted.
         self.acknowledged: dict[str, tuple[str | None, str] | None] = {}
 
-    def work(self, rounds: threading.Semaphore, enough: threading.Event) -> None:
+    def work(self, rounds: threading.Semaphore, done: threading.Event) -> None:
         number = 0
-        while not enough.is_set():
-            self._go_round(f"{self._name} {number}", delete=number % 3 == 0)
+        while not done.is_set():
+            self._run_round(f"{self._name} {number}", delete=number % 3 == 0)
             number += 1
             rounds.release()
 
-    def _go_round(self, title: str, *, delete: bool) -> None:
-        # With the key, POST is asked twice as well, and then answers 200.
+    def _run_round(self, title: str, *, delete: bool) -> None:
+        # HAProxy also retries POST with a key, and then the status is 200.
         key = {"Idempotency-Key": str(uuid4())}
-        created = self._ask("POST", "", {200, 201}, json={"title": title}, headers=key)
+        created = self._request("POST", "", {200, 201}, json={"title": title}, headers=key)
         self.acknowledged[title] = (None, "pending")
         path = f"/{created.json()['id']}"
-        self._ask("PUT", path, json={"description": title})
+        self._request("PUT", path, json={"description": title})
         self.acknowledged[title] = (title, "pending")
-        self._ask("PATCH", f"{path}/complete")
+        self._request("PATCH", f"{path}/complete")
         self.acknowledged[title] = (title, "completed")
-        assert self._ask("GET", path).json()["status"] == "completed"
-        self._ask("GET", "?limit=3")
+        assert self._request("GET", path).json()["status"] == "completed"
+        self._request("GET", "?limit=3")
         if delete:
-            # Asked twice, the second answer is 404: it is gone.
-            self._ask("DELETE", path, {204, 404})
+            # If HAProxy retries, the second response is 404, since the task is deleted.
+            self._request("DELETE", path, {204, 404})
             self.acknowledged[title] = None
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
         good: Collection[int] = (200,),
-        **others: Any,  # noqa: ANN401  # as httpx2's
+        **others: Any,  # noqa: ANN401  # arguments of httpx2
     ) -> httpx2.Response:
-        self.asked += 1
+        self.requests += 1
         response = self._http.request(method, f"/api/tasks{path}", **others)
         assert response.status_code in good, f"{method} {path}: {response.text}"
         return response
 
     def stored(self) -> dict[str, list[tuple[str | None, str]]]:
-        """Give what the service has of this user, by title."""
+        """Return the user's tasks as the service has stored them, by title."""
         tasks: defaultdict[str, list[tuple[str | None, str]]] = defaultdict(list)
         offset = 0
-        while page := self._ask("GET", f"?limit={PAGE}&offset={offset}").json():
+        while page := self._request("GET", f"?limit={PAGE}&offset={offset}").json():
             offset += PAGE
             for task in page:
                 tasks[task["title"]].append((task["description"], task["status"]))
@@ -160,16 +160,16 @@ def workers(balancer: Server) -> Iterator[list[Worker]]:
         ]
 
 
-def test_a_copy_killed_under_load_fails_no_request_and_loses_nothing(
+def test_killing_a_copy_under_load_fails_no_request_and_loses_no_write(
     balancer: Server, copies: list[Server], workers: list[Worker]
 ) -> None:
-    rounds, enough = threading.Semaphore(0), threading.Event()
+    rounds, done = threading.Semaphore(0), threading.Event()
     with ThreadPoolExecutor(USERS) as pool:
-        working = [pool.submit(worker.work, rounds, enough) for worker in workers]
+        working = [pool.submit(worker.work, rounds, done) for worker in workers]
         _wait_for(ROUNDS_BEFORE, rounds)
         copies[0].process.kill()
         _wait_for(ROUNDS_AFTER, rounds)
-        enough.set()
+        done.set()
 
     assert [work.exception() for work in working] == [None] * USERS
     for worker in workers:
@@ -177,12 +177,12 @@ def test_a_copy_killed_under_load_fails_no_request_and_loses_nothing(
         kept = {title: [task] for title, task in worker.acknowledged.items() if task}
         assert {title: stored[title][:1] for title in kept} == kept
         assert stored == kept or not POST_TAKES_A_KEY
-    # The death was noticed, and only by HAProxy: it asked the other copy (`+`) and never gave up.
+    # HAProxy noticed the failure, retried on the other copy (`+`), and never gave up.
     logged = balancer.log.read_text()
-    asked_again = re.findall(r" \d+/\d+/\d+/\d+/\+\d+ ", logged)
-    asked = sum(worker.asked for worker in workers)
-    print(f"{asked} requests, {len(asked_again)} of them asked again of the other copy")
-    assert asked_again
+    retried = re.findall(r" \d+/\d+/\d+/\d+/\+\d+ ", logged)
+    requests = sum(worker.requests for worker in workers)
+    print(f"{requests} requests, {len(retried)} of them retried on the other copy")
+    assert retried
 
 
 def _wait_for(count: int, rounds: threading.Semaphore) -> None:

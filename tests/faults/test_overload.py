@@ -1,4 +1,4 @@
-"""More is asked than can be answered, by many, slowly, or for long."""
+"""More load than the service can handle: many clients, slow clients, and a long time."""
 
 import asyncio
 import os
@@ -15,18 +15,17 @@ import overload
 from tests.actors import bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import HANG_SECONDS, Measured, Serve, needs_wrk, with_one_and_two_workers
-from tests.faults.load import Seen, get, load, requests_of, until
+from tests.faults.load import Results, get, load, requests_of, until
 from tests.faults.postgres import PostgreSQL
 
 SECONDS = 5
-USERS = 1000  # who ask now and then
+USERS = 1000  # with pauses between requests
 SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "15"))
 
 
-def _latency(seen: Seen, *statuses: int) -> str:
-    return (
-        f"p50 {seen.percentile(50, *statuses):.0f} ms, p95 {seen.percentile(95, *statuses):.0f} ms"
-    )
+def _latency(results: Results, *statuses: int) -> str:
+    p50, p95 = (results.percentile(percent, *statuses) for percent in (50, 95))
+    return f"p50 {p50:.0f} ms, p95 {p95:.0f} ms"
 
 
 def _processes(server: Server) -> list[psutil.Process]:
@@ -39,30 +38,30 @@ def _resident_mebibytes(server: Server) -> float:
 
 
 @with_one_and_two_workers
-def test_a_hundred_clients_are_refused_nothing(
+def test_a_hundred_clients_get_no_503(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> Seen:
-        async with load(server.port, 100, get("/api/tasks/1")) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, 100, get("/api/tasks/1")) as results:
             await asyncio.sleep(3)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert seen.codes.keys() <= {200, 404}
+    assert results.codes.keys() <= {200, 404}
     measured(
         "100 clients, each asking again at once",
         workers,
-        answers_per_second=len(seen.answers) // 3,
-        latency=_latency(seen),
+        answers_per_second=len(results.responses) // 3,
+        latency=_latency(results),
     )
 
 
 @needs_wrk
 @with_one_and_two_workers
-def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served_soon(
+def test_excess_requests_are_refused_quickly_and_the_rest_is_served_quickly(
     serve: Serve, postgres: PostgreSQL, measured: Measured, tmp_path: Path, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -70,56 +69,56 @@ def test_what_is_too_much_is_refused_quickly_and_the_rest_is_served_soon(
         requests_of, port=server.port, path="/api/tasks?limit=1", seconds=SECONDS, folder=tmp_path
     )
 
-    async def scenario() -> tuple[float, Seen, Seen, Seen]:
+    async def scenario() -> tuple[float, Results, Results, Results]:
         await until(server.port)
         health_check = partial(load, server.port, 1, get("/health"), pause_seconds=0.02)
         async with health_check() as calm:
             await asyncio.sleep(1)
         capacity = await asyncio.to_thread(users_of, 50 * workers, pause_seconds=0)
-        carried = len(capacity.answers) / SECONDS
+        carried = len(capacity.responses) / SECONDS
         async with health_check() as health:
-            seen = await asyncio.to_thread(users_of, USERS, pause_seconds=USERS / (3 * carried))
-        return carried, calm, seen, health
+            results = await asyncio.to_thread(users_of, USERS, pause_seconds=USERS / (3 * carried))
+        return carried, calm, results, health
 
-    carried, calm, seen, health = asyncio.run(scenario())
+    carried, calm, results, health = asyncio.run(scenario())
 
-    assert set(seen.codes) == {200, 503}
+    assert set(results.codes) == {200, 503}
     assert set(health.codes) == {200}
-    assert seen.slowest < HANG_SECONDS
+    assert results.slowest < HANG_SECONDS
     measured(
         "three times the requests that it can answer",
         workers,
         can_answer=f"{carried:.0f}/s",
-        asked=f"{len(seen.answers) / SECONDS:.0f}/s",
-        accepted=f"{seen.codes[200] / SECONDS:.0f}/s, {_latency(seen, 200)}",
-        refused=f"{seen.codes[503] / SECONDS:.0f}/s, {_latency(seen, 503)}",
+        asked=f"{len(results.responses) / SECONDS:.0f}/s",
+        accepted=f"{results.codes[200] / SECONDS:.0f}/s, {_latency(results, 200)}",
+        refused=f"{results.codes[503] / SECONDS:.0f}/s, {_latency(results, 503)}",
         health=f"{_latency(health)} (at rest {_latency(calm)})",
     )
 
 
 @with_one_and_two_workers
-def test_more_clients_than_may_wait_are_refused_and_nothing_hangs(
+def test_more_clients_than_the_limit_are_refused_and_nothing_hangs(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
     clients = 3 * overload.IN_FLIGHT_MAX * workers
 
-    async def scenario() -> Seen:
-        async with load(server.port, clients, get("/api/tasks?limit=1")) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, clients, get("/api/tasks?limit=1")) as results:
             await asyncio.sleep(4)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert set(seen.codes) == {200, 503}
-    assert all(b"\r\nretry-after: 1\r\n" in a.head for a in seen.answers if a.status == 503)
-    assert seen.slowest < HANG_SECONDS
+    assert set(results.codes) == {200, 503}
+    assert all(b"\r\nretry-after: 1\r\n" in a.head for a in results.responses if a.status == 503)
+    assert results.slowest < HANG_SECONDS
     measured(
         f"{clients} clients, each asking again at once",
         workers,
-        codes=seen.codes,
-        accepted=_latency(seen, 200),
-        refused=_latency(seen, 503),
+        codes=results.codes,
+        accepted=_latency(results, 200),
+        refused=_latency(results, 503),
     )
 
 
@@ -150,7 +149,7 @@ LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Aut
     ],
 )
 @with_one_and_two_workers
-def test_a_healthy_client_is_served_beside_those_who_are_slow(
+def test_slow_clients_do_not_affect_others(
     serve: Serve,
     postgres: PostgreSQL,
     connections: Callable[[int, int, bytes], None],
@@ -167,22 +166,24 @@ def test_a_healthy_client_is_served_beside_those_who_are_slow(
         sent = f"{head}Content-Length: 9\r\n\r\n{{".encode()
     before = _resident_mebibytes(server)
 
-    async def scenario() -> Seen:
+    async def scenario() -> Results:
         connections(server.port, count, sent)
-        await until(server.port)  # so many at once are a burst, of which some are refused
-        async with load(server.port, 1) as seen:
+        await until(server.port)  # starting at once is a burst, of which some requests are refused
+        async with load(server.port, 1) as results:
             await asyncio.sleep(2)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
 
-    assert set(seen.codes) == {201}
+    assert set(results.codes) == {201}
     grown = _resident_mebibytes(server) - before
-    measured(what, workers, codes=seen.codes, latency=_latency(seen), memory=f"{grown:+.0f} MiB")
+    measured(
+        what, workers, codes=results.codes, latency=_latency(results), memory=f"{grown:+.0f} MiB"
+    )
 
 
 @with_one_and_two_workers
-def test_memory_and_descriptors_do_not_grow_with_time(
+def test_memory_and_descriptors_do_not_leak(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int
 ) -> None:
     server = serve(postgres.setting, workers)
@@ -195,7 +196,7 @@ def test_memory_and_descriptors_do_not_grow_with_time(
         noted = []
         writers, readers = load(server.port, 8), load(server.port, 8, get("/api/tasks?limit=100"))
         async with writers, readers, load(server.port, 2, get("/api/tasks/x")):
-            await asyncio.sleep(5)  # pools and caches fill
+            await asyncio.sleep(5)  # fills pools and caches
             for _ in range(SOAK_SECONDS):
                 await asyncio.sleep(1)
                 noted.append(usage())

@@ -1,4 +1,4 @@
-"""Faults and hostile input tell nobody anything: neither the answers nor the log."""
+"""Faults and hostile input reveal no secrets, neither in responses nor in the log."""
 
 import re
 
@@ -8,12 +8,12 @@ from tests import actors
 from tests.actors import bearer
 from tests.faults.conftest import Serve
 from tests.faults.postgres import PostgreSQL
-from tests.hostile_tokens import GOOD, hs256
+from tests.hostile_tokens import VALID_TOKEN, hs256
 
 PASSWORD = "a-passw0rd-that-nobody-may-see"
 WRITTEN = "what-a-user-wrote"
 HOSTILE = [
-    GOOD[:-1],
+    VALID_TOKEN[:-1],
     hs256({"sub": "ann", "exp": 1}),
     hs256({"sub": WRITTEN}),
     "a-session-token.of-two-segments",
@@ -21,41 +21,41 @@ HOSTILE = [
 SQL = re.compile(r"\b(SELECT .* FROM|INSERT INTO|UPDATE task|DELETE FROM|SET LOCAL)\b")
 
 
-def test_nothing_is_told(serve: Serve, postgres: PostgreSQL) -> None:
+def test_responses_and_logs_contain_no_secrets(serve: Serve, postgres: PostgreSQL) -> None:
     url = postgres.url.set(password=PASSWORD).render_as_string(hide_password=False)
     server = serve(url)
     authorization = bearer("ann")
-    answers: list[httpx2.Response] = []
+    responses: list[httpx2.Response] = []
 
-    def ask_everything() -> None:
+    def request_everything() -> None:
         task = {"title": WRITTEN, "description": WRITTEN}
         for method, path in [("POST", ""), ("GET", ""), ("PUT", "/1"), ("GET", "/1")]:
             address = f"{server.url}/api/tasks{path}"
-            answers.append(httpx2.request(method, address, json=task, headers=authorization))
+            responses.append(httpx2.request(method, address, json=task, headers=authorization))
         for body in [b"{", b"\xff", b'{"title": "\\ud800 ' + WRITTEN.encode() + b'"}', b"[" * 9000]:
             headers = authorization | {"Content-Type": "application/json"}
-            answers.append(httpx2.post(f"{server.url}/api/tasks", content=body, headers=headers))
+            responses.append(httpx2.post(f"{server.url}/api/tasks", content=body, headers=headers))
         for token in HOSTILE:
             headers = {"Authorization": f"Bearer {token}"}
-            answers.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
+            responses.append(httpx2.get(f"{server.url}/api/tasks", headers=headers))
 
-    ask_everything()
+    request_everything()
     postgres.demote()
-    ask_everything()
+    request_everything()
     postgres.kill()
-    ask_everything()
+    request_everything()
     postgres.start()
     server.stop()
 
-    codes = {answer.status_code for answer in answers}
+    codes = {response.status_code for response in responses}
     assert codes == {200, 201, 400, 401, 422, 503}
     secret = actors.SECRET.get_secret_value()
     token = authorization["Authorization"].removeprefix("Bearer ")
     log = server.log.read_text()
     for hidden in (secret, PASSWORD, token, *HOSTILE):
         assert hidden not in log
-        assert all(hidden not in answer.text for answer in answers)
-    failed = [answer.text for answer in answers if answer.status_code >= 400]
+        assert all(hidden not in response.text for response in responses)
+    failed = [response.text for response in responses if response.status_code >= 400]
     for text in [*failed, log]:
         assert WRITTEN not in text
         assert "Traceback" not in text

@@ -1,4 +1,4 @@
-"""Many processes start at once, on a database without a schema."""
+"""Many processes start at once on a database without a schema."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ def _create(server: Server) -> int:
     return response.status_code
 
 
-def test_six_processes_start_at_once_on_one_fresh_database(
+def test_six_processes_start_at_once_on_an_empty_database(
     start: Callable[..., Server], empty_database_url: URL
 ) -> None:
     url = empty_database_url.render_as_string(hide_password=False)

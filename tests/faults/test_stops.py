@@ -1,4 +1,4 @@
-"""The process is told to end, is killed, and meets a disk that is full, read-only or locked."""
+"""Shutdown, SIGKILL, and SQLite files that are locked, read-only or on a full disk."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests import actors
 from tests.actors import bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import HANG_SECONDS, Measured, Serve, with_one_and_two_workers
-from tests.faults.load import Seen, get, load, until
+from tests.faults.load import Results, get, load, until
 from tests.faults.postgres import PostgreSQL
 
 SECRET = actors.SECRET.get_secret_value()
@@ -41,28 +41,30 @@ def test_sigterm_under_load_drops_no_request(
 ) -> None:
     server = serve(postgres.setting, workers)
 
-    async def scenario() -> tuple[Seen, float, float]:
-        async with load(server.port, 50) as seen:
+    async def scenario() -> tuple[Results, float, float]:
+        async with load(server.port, 50) as results:
             await asyncio.sleep(2)
-            told = time.monotonic()
+            signaled_at = time.monotonic()
             await asyncio.to_thread(server.stop)
-            ended = time.monotonic()
-        return seen, told, ended
+            exited_at = time.monotonic()
+        return results, signaled_at, exited_at
 
-    seen, told, ended = asyncio.run(scenario())
+    results, signaled_at, exited_at = asyncio.run(scenario())
     found = postgres.ids()
-    before = Seen([answer for answer in seen.answers if answer.began < told])
-    in_flight = [answer for answer in before.answers if answer.began + answer.seconds > told]
+    before = Results([response for response in results.responses if response.began < signaled_at])
+    in_flight = [
+        response for response in before.responses if response.began + response.seconds > signaled_at
+    ]
 
     assert set(before.codes) == {201}
-    assert seen.acknowledged <= found
-    assert ended - told < END_LIMIT_SECONDS
+    assert results.acknowledged <= found
+    assert exited_at - signaled_at < END_LIMIT_SECONDS
     measured(
         "SIGTERM under 50 clients",
         workers,
         in_flight=f"{len(in_flight)}, all answered",
-        ended=f"after {ended - told:.2f} s",
-        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+        exited_at=f"after {exited_at - signaled_at:.2f} s",
+        acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
 
@@ -71,7 +73,7 @@ def test_sigterm_under_load_drops_no_request(
     [[str(ROOT / "main.py")], ["-m", "uvicorn", "main:app", "--app-dir", str(ROOT)]],
     ids=["main.py", "uvicorn"],
 )
-def test_sigterm_ends_it_whatever_is_half_sent(
+def test_sigterm_stops_the_process_despite_incomplete_requests(
     command: list[str], tmp_path: Path, environment: dict[str, str], measured: Measured
 ) -> None:
     variables = {"DATABASE_URL": f"sqlite:///{tmp_path / 'todo.db'}", "BETTER_AUTH_SECRET": SECRET}
@@ -82,15 +84,15 @@ def test_sigterm_ends_it_whatever_is_half_sent(
         for sent in [f"{head}Content-Length: 9\r\n\r\n{{", head, ""]:
             connection = socket.create_connection(("127.0.0.1", server.port))
             connections.enter_context(connection).sendall(sent.encode())
-        told = time.monotonic()
+        signaled_at = time.monotonic()
         server.stop()
-    seconds = time.monotonic() - told
+    seconds = time.monotonic() - signaled_at
 
     assert seconds < END_LIMIT_SECONDS
     measured(
         f"SIGTERM with half a request sent, {Path(command[0]).name}{' '.join(command[1:3])}",
         1,
-        ended=f"after {seconds:.2f} s",
+        exited_at=f"after {seconds:.2f} s",
     )
 
 
@@ -102,38 +104,38 @@ def test_sigkill_loses_no_acknowledged_write(
     url = postgres.setting if kind == "postgresql" else f"sqlite:///{file}"
     server = serve(url, workers)
 
-    async def scenario() -> Seen:
-        async with load(server.port, 20) as seen:
+    async def scenario() -> Results:
+        async with load(server.port, 20) as results:
             await asyncio.sleep(2)
             os.killpg(server.process.pid, signal.SIGKILL)
-        return seen
+        return results
 
-    seen = asyncio.run(scenario())
+    results = asyncio.run(scenario())
     serve(url, workers)
     found = postgres.ids() if kind == "postgresql" else _ids(file)
 
-    assert set(seen.codes) == {0, 201}
-    assert seen.acknowledged <= found
+    assert set(results.codes) == {0, 201}
+    assert results.acknowledged <= found
     measured(
         f"SIGKILL of the service under 20 clients, {kind}",
         workers,
-        acknowledged=f"{len(seen.acknowledged)}, found {len(seen.acknowledged & found)}",
+        acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
 
 @with_one_and_two_workers
-def test_a_full_disk_is_503_until_there_is_room(
+def test_a_full_disk_is_503_until_space_is_freed(
     serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
     server = serve(f"sqlite:///{file}", workers)
 
     def limit_files(size: int) -> None:
-        # The kernel refuses what would make a file larger, as it does where the disk is full.
+        # The kernel refuses to enlarge the file, as on a full disk.
         supervisor = psutil.Process(server.process.pid)
         for process in (supervisor, *supervisor.children(recursive=True)):
             process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
 
-    async def scenario() -> tuple[Seen, Seen, float]:
+    async def scenario() -> tuple[Results, Results, float]:
         limit_files(file.with_name("todo.db-wal").stat().st_size)
         async with load(server.port, 4) as writes, load(server.port, 1, get("/api/tasks")) as reads:
             await asyncio.sleep(1)
@@ -155,12 +157,12 @@ def test_a_full_disk_is_503_until_there_is_room(
 
 
 @with_one_and_two_workers
-def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
+def test_writes_to_a_locked_file_are_503_until_it_is_unlocked(
     serve: Serve, file: Path, measured: Measured, workers: int
 ) -> None:
     server = serve(f"sqlite:///{file}", workers)
 
-    async def scenario() -> tuple[Seen, Seen, float]:
+    async def scenario() -> tuple[Results, Results, float]:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             health_checks = load(server.port, 1, get("/health"))
@@ -183,7 +185,7 @@ def test_a_locked_file_is_503_for_writes_until_it_is_unlocked(
 
 
 @with_one_and_two_workers
-def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
+def test_writes_to_a_read_only_file_are_503_until_it_is_writable(
     serve: Serve,
     file: Path,
     tmp_path: Path,
@@ -194,7 +196,7 @@ def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
     first = serve(f"sqlite:///{file}")
     first.stop()
     file.chmod(0o444)
-    # Root may write whatever the mode says, unless it gives this up.
+    # Without this capability, file modes apply to root too.
     modest = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
     variables = {"DATABASE_URL": f"sqlite:///{file}", "BETTER_AUTH_SECRET": SECRET}
     command = [*modest, sys.executable, str(ROOT / "main.py"), "--port", "{port}"]
@@ -202,10 +204,12 @@ def test_a_read_only_file_is_503_for_writes_until_it_is_writable(
     server = Server(command, tmp_path, environment | variables).wait()
 
     def make_writable() -> None:
-        for path in tmp_path.glob("todo.db*"):  # SQLite's own files beside it have its mode
+        for path in tmp_path.glob(
+            "todo.db*"
+        ):  # SQLite creates its temporary files with the mode of the database
             path.chmod(0o644)
 
-    async def scenario() -> tuple[Seen, float]:
+    async def scenario() -> tuple[Results, float]:
         async with load(server.port, 4) as writes:
             await asyncio.sleep(1)
         make_writable()

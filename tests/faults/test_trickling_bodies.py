@@ -1,4 +1,4 @@
-"""Clients who send their bodies as slowly as the server allows, beside one who behaves."""
+"""A normal client beside clients that send bodies as slowly as the server allows."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ import pytest
 from tests.actors import bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import Measured, Serve, with_one_and_two_workers
-from tests.faults.load import Seen, get, load
+from tests.faults.load import Results, get, load
 from tests.faults.postgres import PostgreSQL
 
-SECONDS = 4  # less than the server gives a body
+SECONDS = 4  # less than the server's limit for a body
 OF_ONE_USER, OF_OTHERS = 400, 100
 PAUSE_SECONDS = 0.02
-# A pause of a neighbor on a busy machine, which the ratio of two short latencies would show.
+# Tolerance for other processes on the machine: the ratio of two short latencies is noisy.
 NOISE_MS = 10
 
 FRAMINGS = {
@@ -24,7 +24,7 @@ FRAMINGS = {
 
 
 async def _trickle(port: int, user: str, framing: str) -> None:
-    """Send a byte of the body now and then until the connection is closed or this is cancelled."""
+    """Send a byte of the body every 0.5 s until the connection is closed or this is canceled."""
     header, part = FRAMINGS[framing]
     token = bearer(user)["Authorization"].encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -38,21 +38,21 @@ async def _trickle(port: int, user: str, framing: str) -> None:
         writer.close()
 
 
-async def _behave(port: int) -> Seen:
-    async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as seen:
+async def _run_client(port: int) -> Results:
+    async with load(port, 1, get("/api/tasks"), pause_seconds=PAUSE_SECONDS) as results:
         await asyncio.sleep(SECONDS)
-    return seen
+    return results
 
 
-async def _behave_beside_others(port: int, framing: str) -> Seen:
+async def _run_client_with_others(port: int, framing: str) -> Results:
     users = ["bob"] * OF_ONE_USER + [f"user-{number}" for number in range(OF_OTHERS)]
     others = [asyncio.create_task(_trickle(port, user, framing)) for user in users]
     await asyncio.sleep(1)
-    seen = await _behave(port)
+    results = await _run_client(port)
     for other in others:
         other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    return seen
+    return results
 
 
 def _resident_mebibytes(server: Server) -> float:
@@ -63,15 +63,17 @@ def _resident_mebibytes(server: Server) -> float:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @with_one_and_two_workers
-def test_500_trickling_bodies_cost_others_nothing(
+def test_500_trickling_bodies_do_not_slow_others_down(
     serve: Serve, postgres: PostgreSQL, measured: Measured, workers: int, framing: str
 ) -> None:
     server = serve(postgres.setting, workers)
-    asyncio.run(_behave_beside_others(server.port, framing))  # memory that stays is taken once
+    asyncio.run(
+        _run_client_with_others(server.port, framing)
+    )  # memory is allocated on the first run
     before = _resident_mebibytes(server)
 
-    alone = asyncio.run(_behave(server.port))
-    beside = asyncio.run(_behave_beside_others(server.port, framing))
+    alone = asyncio.run(_run_client(server.port))
+    beside = asyncio.run(_run_client_with_others(server.port, framing))
     grown = _resident_mebibytes(server) - before
 
     assert alone.codes.keys() == beside.codes.keys() == {200}

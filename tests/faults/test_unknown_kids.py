@@ -1,4 +1,4 @@
-"""Unknown kids by the thousand, against the real process and an auth server that counts."""
+"""Thousands of unknown kids, with the real process and an auth server that counts requests."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from tests.e2e.server import Server
 FETCH_SECONDS = 2
 
 
-def test_a_flood_of_unknown_kids_causes_two_fetches_and_delays_nobody_else(
+def test_a_flood_of_unknown_kids_causes_two_fetches_and_delays_no_other_user(
     start: Callable[..., Server],
 ) -> None:
     key = SigningKey("EdDSA")

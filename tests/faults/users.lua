@@ -1,6 +1,6 @@
--- Users who ask again after a pause of random length (exponential), one over each connection.
--- Arguments: the mean of the pause in milliseconds; the request without its last line; from which
--- second on it counts; a file that gets a line for each answer: its status, and its microseconds.
+-- Simulates users, one per connection, who pause between requests for an exponential random time.
+-- Arguments: the mean pause in milliseconds; the request without its last line; how many seconds to
+-- ignore at the start; a file that gets a line per response: its status, and its microseconds.
 local ffi = require("ffi")
 ffi.cdef [[
   typedef struct { long seconds; long nanoseconds; } timespec;
@@ -17,14 +17,14 @@ end
 function init(arguments)
   mean, head = tonumber(arguments[1]), arguments[2]
   counted = now() + tonumber(arguments[3]) * 1000000
-  answers = io.open(arguments[4], "w")
+  responses = io.open(arguments[4], "w")
 end
 
 function delay()
   return math.floor(-math.log(1 - math.random()) * mean)
 end
 
--- An answer has the id of its request, which here is the time when it was sent.
+-- The response repeats the request id, which here is the time when the request was sent.
 function request()
   return head .. "X-Request-ID: " .. now() .. "\r\n\r\n"
 end
@@ -32,6 +32,6 @@ end
 function response(status, headers)
   local sent = tonumber(headers["x-request-id"])
   if sent > counted then
-    answers:write(status, " ", now() - sent, "\n")
+    responses:write(status, " ", now() - sent, "\n")
   end
 end

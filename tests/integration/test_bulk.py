@@ -1,4 +1,4 @@
-"""Many tasks at once: changed, deleted, and all that is stored for a user erased."""
+"""Bulk operations: changing and deleting many tasks, and erasing all data of a user."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -8,7 +8,7 @@ TASKS = pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
 
 @pytest.fixture
 def ids(ann: TestClient, bob: TestClient) -> list[int]:
-    """Six tasks of Ann's, two of each status, among Bob's."""
+    """Six tasks of Ann's, two with each status, and some of Bob's."""
     made = []
     for status in ["pending", "in_progress", "completed"] * 2:
         made.append(ann.post("/api/tasks", json={"title": "a", "status": status}).json()["id"])
@@ -21,7 +21,7 @@ def _statuses(actor: TestClient) -> list[str]:
 
 
 @TASKS
-def test_all_with_a_status_are_changed(
+def test_all_tasks_with_a_status_are_changed(
     ann: TestClient, bob: TestClient, ids: list[int], tasks: str
 ) -> None:
     bobs = bob.get("/api/tasks").json()
@@ -34,7 +34,7 @@ def test_all_with_a_status_are_changed(
 
 
 @TASKS
-def test_those_with_one_of_some_ids_are_changed(
+def test_all_tasks_with_given_ids_are_changed(
     ann: TestClient, bob: TestClient, ids: list[int], tasks: str
 ) -> None:
     bobs = bob.get("/api/tasks").json()
@@ -50,7 +50,7 @@ def test_those_with_one_of_some_ids_are_changed(
     assert bob.get("/api/tasks").json() == bobs
 
 
-def test_both_filters_narrow(ann: TestClient, ids: list[int]) -> None:
+def test_a_task_must_match_both_filters(ann: TestClient, ids: list[int]) -> None:
     query = f"?status=pending&id={ids[0]}&id={ids[1]}"
 
     assert ann.patch(f"/api/tasks{query}", json={"title": "x"}).json() == {"updated": 1}
@@ -58,7 +58,7 @@ def test_both_filters_narrow(ann: TestClient, ids: list[int]) -> None:
     assert [task["id"] for task in ann.get("/api/tasks?sort=created_at").json()] == ids[1:]
 
 
-def test_a_change_of_nothing_changes_nothing(ann: TestClient, ids: list[int]) -> None:
+def test_an_empty_change_changes_nothing(ann: TestClient, ids: list[int]) -> None:
     before = ann.get("/api/tasks").json()
 
     assert ann.patch("/api/tasks?status=pending", json={}).json() == {"updated": 0}
@@ -68,7 +68,7 @@ def test_a_change_of_nothing_changes_nothing(ann: TestClient, ids: list[int]) ->
 
 
 @TASKS
-def test_the_completed_are_cleared(
+def test_all_completed_tasks_are_deleted(
     ann: TestClient, bob: TestClient, ids: list[int], tasks: str
 ) -> None:
     response = ann.delete(f"{tasks}?status=completed")
@@ -82,7 +82,7 @@ def test_the_completed_are_cleared(
 @TASKS
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 @pytest.mark.parametrize("narrower", ["q=milk", "id[]=5", "id[0]=5", "ids=5", "Status=pending"])
-def test_a_filter_that_is_not_known_leaves_all_as_they_are(
+def test_an_unknown_filter_leaves_all_tasks_unchanged(
     ann: TestClient, ids: list[int], tasks: str, method: str, narrower: str
 ) -> None:
     before = ann.get("/api/tasks").json()
@@ -94,13 +94,13 @@ def test_a_filter_that_is_not_known_leaves_all_as_they_are(
     assert ann.get("/api/tasks").json() == before
 
 
-def test_500_ids_are_one_request(ann: TestClient, ids: list[int]) -> None:
+def test_one_request_may_have_500_ids(ann: TestClient, ids: list[int]) -> None:
     query = "&".join(f"id={number}" for number in range(min(ids), min(ids) + 500))
 
     assert ann.delete(f"/api/tasks?{query}").json() == {"deleted": 6}
 
 
-def test_erasure_takes_all_of_the_callers_and_nothing_else(
+def test_erasing_deletes_all_of_the_callers_tasks_and_no_others(
     ann: TestClient, bob: TestClient, ids: list[int]
 ) -> None:
     key = {"Idempotency-Key": "k"}
@@ -115,5 +115,5 @@ def test_erasure_takes_all_of_the_callers_and_nothing_else(
     assert ann.delete("/api/me").status_code == 204
 
 
-def test_the_caller_is_who_the_token_says(ann: TestClient) -> None:
+def test_me_returns_the_user_of_the_token(ann: TestClient) -> None:
     assert ann.get("/api/me").json() == {"id": "ann", "email": None, "name": None}

@@ -1,4 +1,4 @@
-"""What a database or a role may set by default, and databases that are not in UTF-8."""
+"""Defaults of a database or a role, and databases that do not use UTF-8."""
 
 import os
 import sqlite3
@@ -49,7 +49,7 @@ def _set(database: URL, default: str) -> None:
 
 
 @pytest.mark.parametrize("default", DEFAULTS)
-def test_defaults_of_the_database_change_nothing(empty_postgresql: URL, default: str) -> None:
+def test_the_databases_defaults_do_not_matter(empty_postgresql: URL, default: str) -> None:
     _set(empty_postgresql, default)
 
     with TestClient(create_app(settings_for(empty_postgresql)), headers=bearer("ann")) as ann:
@@ -107,7 +107,7 @@ def test_a_lock_timeout_is_503(postgresql_url: URL) -> None:
 
 @pytest.fixture
 def make_encoded(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
-    """Make an empty database in an encoding."""
+    """Create an empty database with an encoding."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     names: list[str] = []
 
@@ -130,13 +130,13 @@ def make_encoded(postgres_url: URL) -> Iterator[Callable[[str], URL]]:
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
-def test_a_database_that_cannot_hold_all_of_unicode_is_refused_by_name(
+def test_a_database_that_cannot_store_all_of_unicode_is_refused(
     make_encoded: Callable[[str], URL],
     caplog: pytest.LogCaptureFixture,
     reasons: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
     encoding: str,
-    auto_migrate: bool,  # noqa: FBT001  # a column of the test's table
+    auto_migrate: bool,  # noqa: FBT001  # a parameter of the test
 ) -> None:
     url = make_encoded(encoding)
     problem = (
@@ -149,7 +149,7 @@ def test_a_database_that_cannot_hold_all_of_unicode_is_refused_by_name(
         codes = [ann.get(path).status_code for path in ("/ready", "/api/tasks")]
 
     assert codes == [503, 503]
-    assert f"Answering 503 until this is mended: {problem}" in caplog.text
+    assert f"Responding 503 until this is fixed: {problem}" in caplog.text
     assert reasons() == [problem] * 2
     monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
     with pytest.raises(CommandError) as refused:
@@ -158,7 +158,7 @@ def test_a_database_that_cannot_hold_all_of_unicode_is_refused_by_name(
 
 
 @pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
-def test_a_sqlite_file_in_utf_16_does(empty_sqlite: URL, encoding: str) -> None:
+def test_a_sqlite_file_in_utf_16_can_store_all_of_unicode(empty_sqlite: URL, encoding: str) -> None:
     with closing(sqlite3.connect(str(empty_sqlite.database))) as connection:
         connection.execute(f"PRAGMA encoding = '{encoding}'")
         connection.execute("CREATE TABLE another (name TEXT)")

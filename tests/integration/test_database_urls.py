@@ -1,4 +1,4 @@
-"""The forms of DATABASE_URL that libpq accepts lead to a database."""
+"""All forms of DATABASE_URL that libpq accepts."""
 
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
@@ -39,13 +39,13 @@ FORMS: dict[str, Callable[[Wire], str]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_of_libpq_leads_to_the_database(wire: Wire, form: str) -> None:
+def test_every_form_of_a_libpq_uri_connects(wire: Wire, form: str) -> None:
     _create_a_task(FORMS[form](wire))
 
 
-def test_a_socket_may_be_the_host(postgresql_url: URL) -> None:
+def test_the_host_may_be_a_unix_socket(postgresql_url: URL) -> None:
     folder = postgresql_url.query.get("host")
-    if folder is None:  # pragma: no cover  # TEST_DATABASE_URL names a server with an address
+    if folder is None:  # pragma: no cover  # the server of TEST_DATABASE_URL listens on TCP
         pytest.skip("The server of the tests has no socket")
     host = quote(str(folder), safe="")
 

@@ -1,4 +1,4 @@
-"""What one user, or a slow client, cannot take from the others."""
+"""A user or a slow client cannot use up the capacity for others."""
 
 import socket
 import time
@@ -24,7 +24,7 @@ def port(app: FastAPI) -> Iterator[int]:
         yield port
 
 
-# The same token each time: with another one, another line begins.
+# Use the same token each time, because another token has its own queue.
 _headers = lru_cache(bearer)
 
 
@@ -34,7 +34,7 @@ def _ask(port: int, user: str, method: str, path: str, **fields: str) -> httpx2.
 
 
 def _begin_body(port: int, user: str, framing: str, part: bytes) -> socket.socket:
-    """Send a request whose body has begun and does not end."""
+    """Send a request with an incomplete body."""
     connection = socket.create_connection(("127.0.0.1", port))
     token = _headers(user)["Authorization"]
     head = f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n{framing}\r\n\r\n"
@@ -48,7 +48,7 @@ def _begin_body(port: int, user: str, framing: str, part: bytes) -> socket.socke
     ids=["announced", "in chunks"],
 )
 @pytest.mark.parametrize("users", [1, 100])
-def test_bodies_that_do_not_end_take_nobodys_place(
+def test_incomplete_bodies_do_not_occupy_places(
     port: int, framing: str, part: bytes, users: int
 ) -> None:
     slow = overload.IN_FLIGHT_MAX + 72
@@ -92,10 +92,10 @@ def test_users_whose_statements_are_stuck_do_not_hold_up_the_others(
             for _ in range(db.POOL_SIZE)
         ]
         while _connections(app) < 2 * db.USER_POOL_SIZE:
-            time.sleep(0.01)  # pragma: no cover  # they may have them by now
+            time.sleep(0.01)  # pragma: no cover  # the condition may already be met
 
         codes = [_ask(port, "ann", "GET", "/api/tasks").status_code for _ in range(20)]
-        stuck_codes = {answer.result().status_code for answer in waiting}
+        stuck_codes = {response.result().status_code for response in waiting}
 
     assert codes == [200] * 20
     assert stuck_codes == {503}
@@ -106,14 +106,16 @@ def _connections(app: FastAPI) -> int:
     return int(pool.checkedout())
 
 
-def test_one_token_fills_only_its_own_line(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_one_token_fill_only_their_own_queue(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for limit in ("IN_FLIGHT_MAX", "IN_FLIGHT_MAX_OVERLOADED"):
         monkeypatch.setattr(overload, limit, 2)
     with ExitStack() as connections:
         for _ in range(2):
             connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
         while _ask(port, "bob", "GET", "/api/tasks").status_code == 200:
-            time.sleep(0.01)  # pragma: no cover  # the server may have read both by now
+            time.sleep(0.01)  # pragma: no cover  # the server may already have read both
 
         refused = _ask(port, "bob", "GET", "/api/tasks")
 

@@ -1,4 +1,4 @@
-"""HEAD is answered as GET is, without the body, by a real server too."""
+"""HEAD returns the headers of GET without a body, also on a real server."""
 
 import http.client
 import logging
@@ -13,8 +13,8 @@ import statements
 from tests.actors import bearer, served
 from tests.contract.operations import OPENAPI
 
-# What two answers to the same request do not have in common.
-OF_ONE_ANSWER = {"date", "x-request-id"}
+# Headers that differ between two responses to the same request.
+VARYING_HEADERS = {"date", "x-request-id"}
 
 PATHS = [
     *(path for path, methods in OPENAPI["paths"].items() if "get" in methods),
@@ -28,7 +28,7 @@ Ask = Callable[..., tuple[int, dict[str, str], bytes]]
 
 @pytest.fixture
 def ask(app: FastAPI) -> Iterator[Ask]:
-    """Ask over one connection to a real server: what does not belong there would break it."""
+    """Send requests over one connection to a real server, which unexpected bytes would break."""
     with served(app) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
@@ -36,7 +36,7 @@ def ask(app: FastAPI) -> Iterator[Ask]:
             connection.request(method, path, headers=bearer("ann") | headers)
             response = connection.getresponse()
             shown = {name.lower(): value for name, value in response.getheaders()}
-            for name in OF_ONE_ANSWER:
+            for name in VARYING_HEADERS:
                 del shown[name]
             return response.status, shown, response.read()
 
@@ -45,7 +45,7 @@ def ask(app: FastAPI) -> Iterator[Ask]:
 
 
 @pytest.mark.usefixtures("anns_task")
-def test_head_has_the_headers_of_get_wherever_get_answers(ann: TestClient, ask: Ask) -> None:
+def test_head_has_the_headers_of_get_on_every_path(ann: TestClient, ask: Ask) -> None:
     ann.post("/api/tasks", json={"title": "so that there is a next page"})
     ann.delete("/api/tasks/2")
     ann.post("/api/tasks", json={"title": "the same"})
@@ -55,7 +55,7 @@ def test_head_has_the_headers_of_get_wherever_get_answers(ann: TestClient, ask: 
         status_of_get, headers_of_get, body_of_get = ask("GET", path)
 
         assert (status, body) == (status_of_get, b""), path
-        # It is of the body alone (RFC 9112, 6.1).
+        # It describes only the body (RFC 9112, 6.1).
         headers_of_get.pop("transfer-encoding", None)
         assert headers == headers_of_get, path
         assert headers.get("content-length", str(len(body_of_get))) == str(len(body_of_get)), path
@@ -72,7 +72,7 @@ def test_head_has_the_headers_of_the_list_and_of_a_task(ann: TestClient, anns_ta
     assert ann.head(anns_task, headers={"If-None-Match": '"1"'}).status_code == 304
 
 
-def test_head_of_an_export_reads_no_more_than_it_needs(
+def test_head_of_an_export_stops_reading_without_an_error(
     ann: TestClient, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = b'{"title": "one of many"}\n'
@@ -94,7 +94,7 @@ def test_head_needs_a_token(anonymous: TestClient, path: str) -> None:
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_head_that_is_refused_has_no_body(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_head_has_no_body(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
 
     response = ann.head("/api/tasks")
@@ -103,7 +103,7 @@ def test_head_that_is_refused_has_no_body(ann: TestClient, monkeypatch: pytest.M
     assert response.headers["Retry-After"] == "1"
 
 
-def test_head_of_an_unexpected_exception_has_no_body(
+def test_head_after_an_unexpected_exception_has_no_body(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -116,5 +116,5 @@ def test_head_of_an_unexpected_exception_has_no_body(
     assert (response.status_code, response.content) == (500, b"")
 
 
-def test_the_contract_does_not_repeat_get_as_head() -> None:
+def test_the_contract_does_not_list_head() -> None:
     assert [path for path, methods in OPENAPI["paths"].items() if "head" in methods] == []

@@ -10,7 +10,7 @@ KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 TASK = {"title": "Buy milk"}
 
 
-def test_the_same_key_and_body_give_the_same_task(ann: TestClient) -> None:
+def test_the_same_key_and_body_return_the_same_task(ann: TestClient) -> None:
     first = ann.post("/api/tasks", json=TASK, headers=KEY)
     again = ann.post("/api/ann/tasks", json=TASK | {"status": "pending"}, headers=KEY)
 
@@ -22,7 +22,7 @@ def test_the_same_key_and_body_give_the_same_task(ann: TestClient) -> None:
     assert ann.get("/api/tasks").json() == [first.json()]
 
 
-def test_a_replay_gives_the_task_as_it_is_now(ann: TestClient) -> None:
+def test_a_replay_returns_the_current_task(ann: TestClient) -> None:
     one = ann.post("/api/tasks", json=TASK, headers=KEY).headers["Location"]
     changed = ann.put(one, json={"title": "Buy oat milk"})
 
@@ -44,14 +44,14 @@ def test_the_same_key_with_another_body_is_422(ann: TestClient) -> None:
     assert ann.get("/api/tasks").json() == [first]
 
 
-def test_a_key_is_its_users_own(ann: TestClient, bob: TestClient) -> None:
+def test_a_key_belongs_to_one_user(ann: TestClient, bob: TestClient) -> None:
     for actor in (ann, bob):
         response = actor.post("/api/tasks", json=TASK, headers=KEY)
         assert response.status_code == 201
         assert len(actor.get("/api/tasks").json()) == 1
 
 
-def test_without_a_key_there_are_two_tasks(ann: TestClient) -> None:
+def test_without_a_key_a_second_task_is_created(ann: TestClient) -> None:
     for _ in range(2):
         assert ann.post("/api/tasks", json=TASK).status_code == 201
 
@@ -59,20 +59,20 @@ def test_without_a_key_there_are_two_tasks(ann: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("long_limits")
-def test_of_25_requests_at_once_with_one_key_one_creates(ann: TestClient) -> None:
+def test_one_of_25_concurrent_requests_with_the_same_key_creates_a_task(ann: TestClient) -> None:
     def create(_: int) -> tuple[int, int]:
         response = ann.post("/api/tasks", json=TASK, headers=KEY)
         return response.status_code, response.json()["id"]
 
     with ThreadPoolExecutor(25) as threads:
-        answers = list(threads.map(create, range(25)))
+        responses = list(threads.map(create, range(25)))
 
-    assert sorted(code for code, _ in answers) == [200] * 24 + [201]
-    assert len({id_ for _, id_ in answers}) == 1
+    assert sorted(code for code, _ in responses) == [200] * 24 + [201]
+    assert len({id_ for _, id_ in responses}) == 1
     assert len(ann.get("/api/tasks").json()) == 1
 
 
-def test_the_longest_key_is_kept_to_the_letter(ann: TestClient) -> None:
+def test_the_longest_key_is_stored_unchanged(ann: TestClient) -> None:
     keys = [f'"{"~" * 252}{last}' for last in ('"', "!", '"')]
 
     codes = [
@@ -126,7 +126,7 @@ def test_an_import_that_failed_does_not_use_up_its_key(ann: TestClient) -> None:
     assert ann.get("/api/tasks").headers["X-Total-Count"] == "3"
 
 
-def test_of_5_imports_at_once_with_one_key_one_imports(ann: TestClient) -> None:
+def test_one_of_5_concurrent_imports_with_the_same_key_imports(ann: TestClient) -> None:
     lines = b"".join(b'{"title": "%d"}\n' % number for number in range(500))
 
     def send(_: int) -> tuple[int, object]:
@@ -134,7 +134,7 @@ def test_of_5_imports_at_once_with_one_key_one_imports(ann: TestClient) -> None:
         return int(response.status_code), response.json()
 
     with ThreadPoolExecutor(5) as threads:
-        answers = sorted(threads.map(send, range(5)), key=str)
+        responses = sorted(threads.map(send, range(5)), key=str)
 
-    assert answers == [(200, {"imported": 500})] * 4 + [(201, {"imported": 500})]
+    assert responses == [(200, {"imported": 500})] * 4 + [(201, {"imported": 500})]
     assert ann.get("/api/tasks").headers["X-Total-Count"] == "500"

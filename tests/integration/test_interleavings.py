@@ -1,4 +1,4 @@
-"""Random doings of several users over every route, against a model in memory."""
+"""Random requests of several users to every route, compared with a model in memory."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,7 +36,7 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
 }
 _changes = st.fixed_dictionaries({}, optional=_fields)
 _users = st.integers(0, 2)
-# Whose path: the short one, one's own, or another's; which task: one of those made so far.
+# The path: the short one, the user's own, or another's. The task: one of those created so far.
 _call = st.tuples(_users, st.none() | _users, st.integers(0, 20))
 _step = st.tuples(
     _call,
@@ -51,13 +51,13 @@ _step = st.tuples(
 )
 
 
-# Everyone has a task before the random part begins.
+# Every user has a task before the random requests begin.
 FIRST_STEPS: list[Any] = [((user, None, 0), ("POST", "", {})) for user in range(3)]
 
 
 @dataclass
 class Model:
-    """What every user should have; times are taken over from the answers."""
+    """The expected tasks of every user, with the times from the responses."""
 
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
     ids: list[int] = field(default_factory=lambda: [2**40])
@@ -71,7 +71,7 @@ class Model:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=st.lists(_step, min_size=20, max_size=40))
-def test_no_user_ever_sees_or_changes_what_is_anothers(
+def test_no_user_ever_sees_or_changes_another_users_tasks(
     anonymous: TestClient, steps: list[Any]
 ) -> None:
     run = next(_runs)
@@ -80,10 +80,10 @@ def test_no_user_ever_sees_or_changes_what_is_anothers(
         user = f"user-{caller}-{run}"
         path = "/api/tasks" if path_user is None else f"/api/user-{path_user}-{run}/tasks"
         id_ = model.ids[index % len(model.ids)]
-        _do(anonymous, model, user, path, id_, action, suffix, body)
+        _send(anonymous, model, user, path, id_, action, suffix, body)
 
 
-def _do(
+def _send(
     client: TestClient,
     model: Model,
     user: str,

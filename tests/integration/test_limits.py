@@ -1,4 +1,4 @@
-"""Limits on what is asked at once, how slowly it comes, and how often one user may ask."""
+"""Limits on concurrent requests, on slow bodies, and on the request rate of a user."""
 
 import shutil
 import socket
@@ -30,7 +30,7 @@ needs_redis = pytest.mark.skipif(
 ORIGIN = "http://localhost:3000"
 
 
-def test_what_cannot_be_answered_soon_is_refused(
+def test_requests_beyond_the_limit_are_refused(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
@@ -45,7 +45,7 @@ def test_what_cannot_be_answered_soon_is_refused(
         assert ann.get(path).status_code == 200
 
 
-def test_what_is_refused_has_one_line_together(
+def test_refused_requests_share_one_log_line(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(overload, "REFUSALS_TOLD_SECONDS", 0.2)
@@ -62,7 +62,7 @@ def test_what_is_refused_has_one_line_together(
     assert messages == ["Refused 3 requests with 503: too many are in flight"]
 
 
-def test_an_answered_request_makes_room_for_the_next(
+def test_a_finished_request_makes_room_for_the_next(
     ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
@@ -72,19 +72,19 @@ def test_an_answered_request_makes_room_for_the_next(
 
 
 @pytest.mark.parametrize(
-    ("refused_at", "answered_at"),
+    ("refused_at", "accepted_at"),
     [
         ([0.4, 0.6], 0.6 + overload.CALM_SECONDS + 0.1),
         ([number / 5 for number in range(2, 50)], overload.OVERLOADED_SECONDS + 0.1),
     ],
-    ids=["nobody was refused for a while", "it has lasted long"],
+    ids=["no refusals for a while", "overloaded for long"],
 )
-def test_who_refuses_for_longer_than_a_burst_lets_fewer_wait_until(
+def test_the_limit_is_lowered_when_refusals_last_longer_than_a_burst(
     ann: TestClient,
     anns_task: str,
     monkeypatch: pytest.MonkeyPatch,
     refused_at: list[float],
-    answered_at: float,
+    accepted_at: float,
 ) -> None:
     def code_at(moment: float) -> int:
         monkeypatch.setattr(overload, "monotonic", lambda: moment)
@@ -100,10 +100,10 @@ def test_who_refuses_for_longer_than_a_burst_lets_fewer_wait_until(
     assert code_at(overload.BURST_SECONDS) == 503
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 1)
     assert {code_at(moment) for moment in refused_at} == {503}
-    assert code_at(answered_at) == 200
+    assert code_at(accepted_at) == 200
 
 
-def test_a_burst_is_refused_and_forgotten(
+def test_a_short_burst_does_not_lower_the_limit(
     ann: TestClient, anns_task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX_OVERLOADED", 0)
@@ -115,7 +115,7 @@ def test_a_burst_is_refused_and_forgotten(
 
 @pytest.fixture
 def port(app: FastAPI) -> Iterator[int]:
-    """The app on a real connection, which alone can be slow."""
+    """The app on a real connection, since the test client cannot be slow."""
     with served(app) as port:
         yield port
 
@@ -126,13 +126,17 @@ def test_a_body_that_does_not_arrive_is_408(port: int, monkeypatch: pytest.Monke
 
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
+        response = b"".join(
+            iter(lambda: connection.recv(65536), b"")
+        )  # until the connection is closed
 
-    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert answer.endswith(b'{"detail":"The body took longer than 0.2 seconds","status_code":408}')
+    assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert response.endswith(
+        b'{"detail":"The body took longer than 0.2 seconds","status_code":408}'
+    )
 
 
-def test_a_body_that_comes_in_pieces_is_read_to_its_end(port: int) -> None:
+def test_a_body_that_arrives_in_pieces_is_read_completely(port: int) -> None:
     pieces = iter([b'{"title": ', b'"in ', b'pieces"}'])
 
     headers = bearer("ann") | {"Content-Type": "application/json"}
@@ -143,15 +147,15 @@ def test_a_body_that_comes_in_pieces_is_read_to_its_end(port: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the windows of the rate limit stand still, a quarter of the way into one."""
-    monkeypatch.setattr(rates, "now", lambda: 1_000_000_035.25)  # 15.25 s into a minute
+    """Stop the clock of the rate limit, a quarter into a window."""
+    monkeypatch.setattr(rates, "now", lambda: 1_000_000_035.25)  # 15.25 s after a full minute
 
 
 def _limited(url: URL, store: str | None = None, rate: str = "2/minute") -> FastAPI:
     return create_app(settings_for(url, rate_limit=rate, rate_limit_store=store))
 
 
-def test_a_user_who_asks_too_often_is_429(sqlite_url: URL) -> None:
+def test_a_user_who_exceeds_the_rate_limit_gets_429(sqlite_url: URL) -> None:
     with TestClient(_limited(sqlite_url), headers={"Origin": ORIGIN}) as client:
         first, second, third = (client.get("/api/tasks", headers=bearer("ann")) for _ in "123")
         by_path = client.get("/api/ann/tasks/1", headers=bearer("ann"))
@@ -174,7 +178,7 @@ def test_a_user_who_asks_too_often_is_429(sqlite_url: URL) -> None:
     assert third.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
-def test_a_new_window_is_a_new_quota(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_window_has_a_new_quota(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(_limited(sqlite_url, rate="1/second"), headers=bearer("ann")) as ann:
         codes = [ann.get("/api/tasks").status_code for _ in "12"]
         monkeypatch.setattr(rates, "now", lambda: 1_000_000_036.0)
@@ -187,7 +191,7 @@ def test_without_a_setting_nothing_is_counted(ann: TestClient) -> None:
     assert "RateLimit" not in ann.get("/api/tasks").headers
 
 
-def test_the_contract_has_429_where_there_is_a_limit(sqlite_url: URL) -> None:
+def test_the_contract_has_429_if_there_is_a_limit(sqlite_url: URL) -> None:
     for path, methods in _limited(sqlite_url).openapi()["paths"].items():
         for operation in methods.values():
             assert ("429" in operation["responses"]) == path.startswith("/api/")
@@ -195,21 +199,21 @@ def test_the_contract_has_429_where_there_is_a_limit(sqlite_url: URL) -> None:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis of one's own."""
+    """A Redis server."""
     path = tmp_path / "redis.sock"
     arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)]
     with (
         subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as server,
-        # Without a second try, which would be made when it has ended, after seconds.
+        # Without retries, which would take seconds when the server is stopped.
         Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client,
     ):
-        while not _answers(client):
-            time.sleep(0.01)  # pragma: no cover  # it may be there at once
+        while not _responds(client):
+            time.sleep(0.01)  # pragma: no cover  # it may be ready at once
         yield client
         server.terminate()
 
 
-def _answers(client: Redis) -> bool:
+def _responds(client: Redis) -> bool:
     try:
         return bool(client.ping())
     except RedisConnectionError:  # pragma: no cover  # as above
@@ -221,7 +225,7 @@ def _address(redis: Redis) -> str:
 
 
 @needs_redis
-def test_several_processes_count_together_in_a_store(sqlite_url: URL, redis: Redis) -> None:
+def test_several_processes_count_together_in_redis(sqlite_url: URL, redis: Redis) -> None:
     one, other = (_limited(sqlite_url, _address(redis)) for _ in "12")
     with TestClient(one, headers=bearer("ann")) as here, TestClient(other) as there:
         codes = [here.get("/api/tasks").status_code]

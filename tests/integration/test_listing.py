@@ -1,4 +1,4 @@
-"""What the list shows: filters, search, order, total, and its pages by number."""
+"""The list: filters, search, sorting, total, and pages by offset."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 @pytest.fixture
 def titles(ann: TestClient) -> list[str]:
-    """The titles of 60 tasks, newest first, whose status goes round."""
+    """The titles of 60 tasks, newest first, with the statuses in turn."""
     statuses = ["pending", "in_progress", "completed"]
     for number in range(60):
         task = {"title": str(number), "status": statuses[number % 3]}
@@ -16,7 +16,7 @@ def titles(ann: TestClient) -> list[str]:
     return [str(number) for number in reversed(range(60))]
 
 
-def _list(ann: TestClient, **query: Any) -> list[str]:  # noqa: ANN401  # what httpx takes
+def _list(ann: TestClient, **query: Any) -> list[str]:  # noqa: ANN401  # parameters of httpx2
     response = ann.get("/api/tasks", params=query)
     assert response.status_code == 200
     titles = [task["title"] for task in response.json()]
@@ -38,7 +38,7 @@ def test_the_list_is_filtered_by_status(ann: TestClient, titles: list[str]) -> N
     assert _list(ann, status=["pending", "completed"], limit=3) == ["59", "57", "56"]
 
 
-def test_the_total_counts_what_matches_on_all_pages(ann: TestClient, titles: list[str]) -> None:
+def test_the_total_counts_the_matches_on_all_pages(ann: TestClient, titles: list[str]) -> None:
     for query, total in {
         "": len(titles),
         "?limit=1": 60,
@@ -64,7 +64,7 @@ def test_the_list_of_a_new_user_is_empty(ann: TestClient, bob: TestClient, anns_
     assert "Link" not in response.headers
 
 
-def test_a_search_minds_neither_case_nor_encoding_and_takes_every_character_as_itself(
+def test_a_search_ignores_case_and_has_no_wildcards(
     ann: TestClient,
 ) -> None:
     for title, description in {
@@ -95,7 +95,7 @@ def test_a_search_minds_neither_case_nor_encoding_and_takes_every_character_as_i
         assert _list(ann, q=q) == found
 
 
-def test_a_search_finds_what_was_changed_and_not_what_it_was(ann: TestClient) -> None:
+def test_a_search_finds_the_new_text_and_not_the_old(ann: TestClient) -> None:
     one = ann.post("/api/tasks", json={"title": "Äpfel", "description": "Öl"}).headers["Location"]
 
     ann.patch(one, json={"title": "Über", "description": None})
@@ -120,7 +120,7 @@ def test_the_list_is_sorted(ann: TestClient) -> None:
     assert _list(ann) == _list(ann, sort="-created_at")
 
 
-def test_tasks_alike_are_sorted_by_id(ann: TestClient) -> None:
+def test_tasks_with_equal_values_are_sorted_by_id(ann: TestClient) -> None:
     ids = [ann.post("/api/tasks", json={"title": "same"}).json()["id"] for _ in range(5)]
 
     for sort, expected in {"title": ids, "-title": ids[::-1]}.items():

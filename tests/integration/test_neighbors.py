@@ -1,4 +1,4 @@
-"""Other applications in the same database, and the tables of this program's earlier version."""
+"""Other applications in the same database, and the tables of earlier versions."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,7 +55,7 @@ def engine(empty_database_url: URL) -> Iterator[Engine]:
 
 @pytest.fixture
 def prepare(engine: Engine) -> Callable[..., None]:
-    """Execute scripts before the program starts."""
+    """Execute scripts before the service starts."""
 
     def run(*scripts: str) -> None:
         with engine.connect() as connection:
@@ -68,7 +68,7 @@ def prepare(engine: Engine) -> Callable[..., None]:
 
 @pytest.fixture
 def alembic(empty_database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The command `alembic` on the database."""
+    """The configuration for Alembic's commands on the database."""
     monkeypatch.setenv("DATABASE_URL", empty_database_url.render_as_string(hide_password=False))
     return Config(toml_file=ROOT / "pyproject.toml")
 
@@ -89,7 +89,7 @@ def test_a_task_table_of_another_application_is_left_alone(
     caplog: pytest.LogCaptureFixture,
     reasons: Callable[[], list[str]],
     script: str,
-    auto_migrate: bool,  # noqa: FBT001  # a column of the test's table
+    auto_migrate: bool,  # noqa: FBT001  # a parameter of the test
 ) -> None:
     prepare(FOREIGN_VERSION, script + ROW)
     before = _rows(engine, "SELECT * FROM task")
@@ -130,7 +130,7 @@ def test_the_command_alembic_refuses_a_foreign_table_in_one_line(
     assert _rows(engine, "SELECT * FROM task") == before
 
 
-def test_a_view_of_that_name_is_left_alone(
+def test_a_view_named_task_is_left_alone(
     empty_database_url: URL, prepare: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare("CREATE VIEW task AS SELECT 1 AS id, 'ann' AS user_id")
@@ -141,7 +141,7 @@ def test_a_view_of_that_name_is_left_alone(
     assert "The table task in this database is not this program's" in caplog.text
 
 
-def test_a_foreign_sqlite_file_is_not_changed_by_a_byte(empty_sqlite: URL, tmp_path: Path) -> None:
+def test_a_foreign_sqlite_file_is_not_changed(empty_sqlite: URL, tmp_path: Path) -> None:
     engine = create_engine(empty_sqlite, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         execute(connection, FOREIGN_TASKS["another"] + ROW)
@@ -164,7 +164,7 @@ def test_the_tables_of_better_auth_and_of_alembic_applications_do_not_matter(
         assert ann.get("/ready").status_code == 200
         assert ann.delete("/api/me").status_code == 204
 
-    command.check(alembic)  # raises if it proposes anything
+    command.check(alembic)  # raises if it proposes a change
     assert _rows(engine, "SELECT * FROM alembic_version") == [("0002",)]
 
 
@@ -173,7 +173,7 @@ EARLIER = {"0001": [VERSION, FIRST], "0002": [VERSION, FIRST, SECOND, TO_SECOND]
 
 @pytest.mark.parametrize("by", ["start", "command"])
 @pytest.mark.parametrize("revision", EARLIER)
-def test_an_earlier_version_is_taken_over_with_its_tasks(
+def test_the_tables_of_an_earlier_version_are_upgraded_with_their_tasks(
     empty_database_url: URL,
     prepare: Callable[..., None],
     engine: Engine,
@@ -200,11 +200,11 @@ def test_an_earlier_version_is_taken_over_with_its_tasks(
     assert found == ["İstanbul"]
     assert _rows(engine, shown) == before
     assert _rows(engine, "SELECT * FROM todo_backend_version") == [("todo_0005",)]
-    # Copies of the earlier version, which may still run, read this.
+    # Processes of the earlier version may still run and read this.
     assert _rows(engine, "SELECT * FROM alembic_version") == [(revision,)]
 
 
-def test_an_earlier_version_is_not_taken_over_where_auto_migrate_is_off(
+def test_an_earlier_version_is_not_upgraded_without_auto_migrate(
     empty_database_url: URL, prepare: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare(*EARLIER["0002"])
@@ -229,7 +229,7 @@ def test_an_earlier_version_is_not_taken_over_where_auto_migrate_is_off(
         ("ALTER TABLE task RENAME TO tasks", "task.created_at"),
     ],
 )
-def test_what_the_statements_need_and_somebody_removed_is_named(
+def test_a_removed_column_or_index_that_statements_need_is_reported(
     empty_database_url: URL,
     prepare: Callable[..., None],
     reasons: Callable[[], list[str]],
@@ -314,7 +314,7 @@ SCHEMAS = {
 @pytest.mark.parametrize(
     ("search_path", "script", "status", "schema"), SCHEMAS.values(), ids=SCHEMAS.keys()
 )
-def test_tables_are_made_and_read_in_one_schema(
+def test_tables_are_created_and_used_in_the_same_schema(
     empty_postgresql: URL, search_path: str, script: str, status: int, schema: str | None
 ) -> None:
     engine = create_engine(empty_postgresql, isolation_level="AUTOCOMMIT")
@@ -333,7 +333,7 @@ def test_tables_are_made_and_read_in_one_schema(
     assert _rows(engine, where) == ([] if schema is None else [(schema,)])
 
 
-def test_a_table_that_comes_before_ours_in_the_search_path_is_not_ours(
+def test_a_foreign_table_earlier_in_the_search_path_is_not_used(
     empty_postgresql: URL, reasons: Callable[[], list[str]]
 ) -> None:
     engine = create_engine(empty_postgresql, isolation_level="AUTOCOMMIT")
@@ -354,7 +354,7 @@ def test_a_table_that_comes_before_ours_in_the_search_path_is_not_ours(
     assert len(_rows(engine, "SELECT * FROM app.task")) == 1
 
 
-def test_who_knows_that_a_table_is_ours_can_say_so(
+def test_an_unrecognized_table_can_be_stamped_as_ours(
     empty_database_url: URL, prepare: Callable[..., None], alembic: Config
 ) -> None:
     prepare(VERSION, FIRST, SECOND, TO_SECOND, "ALTER TABLE task ADD COLUMN note TEXT")

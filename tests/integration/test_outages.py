@@ -1,4 +1,4 @@
-"""The database is away, comes, goes, and comes back."""
+"""Database outages: before the start, while running, and recovery."""
 
 import asyncio
 import select
@@ -62,7 +62,7 @@ def test_the_app_starts_before_its_database(
         app = create_app(settings_for(wire.url))
 
         with TestClient(app, headers=bearer("ann")) as ann:
-            assert "Answering 503 until this is mended: " in caplog.text
+            assert "Responding 503 until this is fixed: " in caplog.text
             _assert_unavailable(ann)
 
             wire.refusing = False
@@ -70,7 +70,7 @@ def test_the_app_starts_before_its_database(
             assert ann.get("/ready").json() == {"status": "ok"}
 
 
-def test_the_database_goes_and_comes_back(ann: TestClient, wire: Wire, anns_task: str) -> None:
+def test_a_restarted_database_is_used_again(ann: TestClient, wire: Wire, anns_task: str) -> None:
     wire.refusing = True
     wire.cut()
     _assert_unavailable(ann)
@@ -80,7 +80,7 @@ def test_the_database_goes_and_comes_back(ann: TestClient, wire: Wire, anns_task
     assert ann.get("/ready").json() == {"status": "ok"}
 
 
-def test_connections_closed_while_idle_cost_no_failed_request(
+def test_a_connection_closed_while_idle_fails_no_request(
     ann: TestClient, wire: Wire, anns_task: str
 ) -> None:
     wire.cut()
@@ -88,7 +88,7 @@ def test_connections_closed_while_idle_cost_no_failed_request(
     assert ann.get(anns_task).status_code == 200
 
 
-def test_connections_that_the_server_ended_cost_no_failed_request(postgresql_url: URL) -> None:
+def test_a_connection_closed_by_the_server_fails_no_request(postgresql_url: URL) -> None:
     end_others = text(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -97,13 +97,13 @@ def test_connections_that_the_server_ended_cost_no_failed_request(postgresql_url
     app = create_app(settings_for(postgresql_url))
 
     with TestClient(app, headers=bearer("ann")) as ann:
-        for _ in range(3):  # the number of a socket that was closed is that of the next
+        for _ in range(3):  # the next socket gets the number of a closed one
             assert ann.post("/api/tasks", json={"title": "Buy milk"}).status_code == 201
             with others.connect() as connection:
                 assert connection.execute(end_others).scalars().all() == [True]
 
 
-def test_an_unasked_notice_does_not_cost_a_connection_that_works(
+def test_an_unsolicited_notice_does_not_close_a_connection(
     ann: TestClient, wire: Wire, anns_task: str
 ) -> None:
     before = set(wire.open)
@@ -115,7 +115,7 @@ def test_an_unasked_notice_does_not_cost_a_connection_that_works(
 
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the time, so that a test may wait for its end."""
+    """Shorten the time limits to a tenth, so that a test can wait for them."""
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.4)
     monkeypatch.setattr(overload, "QUEUE_SECONDS", 0.15)
     monkeypatch.setattr(driver, "HANG_UP_AFTER_SECONDS", 0.05)
@@ -123,14 +123,14 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("path", ["/api/tasks", "/ready"])
-def test_a_database_that_falls_silent_is_503_until_it_speaks(
+def test_a_database_that_stops_responding_is_503_until_it_responds(
     ann: TestClient, wire: Wire, path: str
 ) -> None:
     assert ann.get(path).status_code == 200
     before = set(wire.clients)
     wire.freeze()
 
-    for _ in range(2):  # the first has a connection, the second does not
+    for _ in range(2):  # the first request has a connection, the second does not
         response = ann.get(path)
         assert response.status_code == 503
         assert response.json()["detail"] == "The database is not available; try again"
@@ -142,7 +142,7 @@ def test_a_database_that_falls_silent_is_503_until_it_speaks(
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_a_connection_that_comes_too_late_is_closed(app: FastAPI, wire: Wire) -> None:
+def test_a_connection_that_is_made_too_late_is_closed(app: FastAPI, wire: Wire) -> None:
     with TestClient(app, headers=bearer("ann")) as ann:
         app.state.database.engine.dispose()
         wire.freeze()
@@ -155,18 +155,18 @@ def test_a_connection_that_comes_too_late_is_closed(app: FastAPI, wire: Wire) ->
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_name_servers_that_do_not_answer_are_not_waited_for(
+def test_name_servers_that_do_not_respond_are_not_waited_for(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_up = threading.Event()
 
-    def look_up(*_: object, **__: object) -> None:
+    def lookup(*_: object, **__: object) -> None:
         given_up.wait(30)
         raise OSError("Temporary failure in name resolution")
 
     with TestClient(app, headers=bearer("ann")) as ann:
         app.state.database.engine.dispose()
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
 
         assert ann.get("/api/tasks").status_code == 503
         given_up.set()
@@ -179,17 +179,17 @@ def test_a_host_without_an_address_is_503_and_named(
 
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.get("/api/tasks").status_code == 503
-    assert reasons() == ["No address is known of nonexistent.invalid"]
+    assert reasons() == ["Cannot resolve nonexistent.invalid"]
 
 
-def test_an_address_that_is_given_is_not_looked_up(wire: Wire) -> None:
+def test_a_hostaddr_is_not_looked_up(wire: Wire) -> None:
     url = wire.url.set(host="nonexistent.invalid").update_query_dict({"hostaddr": "127.0.0.1"})
 
     with TestClient(create_app(settings_for(url)), headers=bearer("ann")) as ann:
         assert ann.get("/api/tasks").json() == []
 
 
-def test_of_several_hosts_those_that_cannot_be_reached_are_passed_over(
+def test_unreachable_hosts_are_skipped_if_there_are_others(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "ADDRESS_SECONDS", 0.1)
@@ -202,7 +202,7 @@ def test_of_several_hosts_those_that_cannot_be_reached_are_passed_over(
             assert ann.get("/api/tasks").json() == []
 
 
-def test_no_statement_is_begun_after_its_time(
+def test_no_statement_is_sent_after_the_deadline(
     ann: TestClient, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire.statements.clear()
@@ -214,7 +214,7 @@ def test_no_statement_is_begun_after_its_time(
 
 @pytest.fixture
 def locked(postgresql_url: URL) -> Iterator[Connection]:
-    """A transaction that holds the table against everybody else."""
+    """A transaction that locks the table."""
     engine = create_engine(postgresql_url, poolclass=NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql("LOCK TABLE task")
@@ -222,7 +222,7 @@ def locked(postgresql_url: URL) -> Iterator[Connection]:
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_a_statement_that_waits_too_long_is_ended_in_the_server(
+def test_a_statement_that_waits_too_long_is_canceled_in_the_server(
     app: FastAPI, locked: Connection
 ) -> None:
     with TestClient(app, headers=bearer("ann")) as ann:
@@ -236,18 +236,18 @@ def test_a_statement_that_waits_too_long_is_ended_in_the_server(
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_who_finds_no_connection_free_is_answered_in_time_as_well(
+def test_a_request_that_gets_no_connection_is_503_in_time(
     wire: Wire, locked: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db, "POOL_SIZE", 1)
     app = create_app(settings_for(wire.url))
 
     with TestClient(app, headers=bearer("ann")) as ann, ThreadPoolExecutor(2) as pool:
-        answers = [answer.json() for answer in pool.map(ann.get, ["/api/tasks"] * 2)]
+        responses = [response.json() for response in pool.map(ann.get, ["/api/tasks"] * 2)]
         locked.rollback()
-        codes = [answer.status_code for answer in pool.map(ann.get, ["/api/tasks"] * 8)]
+        codes = [response.status_code for response in pool.map(ann.get, ["/api/tasks"] * 8)]
 
-    assert [answer["detail"] for answer in answers] == [
+    assert [response["detail"] for response in responses] == [
         "The database is not available; try again"
     ] * 2
     assert codes == [200] * 8
@@ -255,19 +255,19 @@ def test_who_finds_no_connection_free_is_answered_in_time_as_well(
 
 @pytest.fixture
 def database(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database with one connection for all."""
+    """A database with a single connection."""
     monkeypatch.setattr(db, "POOL_SIZE", 1)
     database = Database(database_url, auto_migrate=False)
     yield database
     database.engine.dispose()
 
 
-def _run(database: Database, ask: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
-    """Ask on a connection, as a handler of Ann's does."""
+def _run(database: Database, use: Callable[[Connection], Result]) -> Coroutine[Any, Any, Result]:
+    """Use a connection like a handler for a request of Ann's."""
 
     def work() -> Result:
         with database.engine.connect() as connection:
-            return ask(connection)
+            return use(connection)
 
     return database.run("ann", work)
 
@@ -276,40 +276,40 @@ def _one(connection: Connection) -> object:
     return connection.exec_driver_sql("SELECT 1").scalar_one()
 
 
-def test_who_gives_up_does_not_hold_up_who_comes_next(database: Database) -> None:
+def test_a_request_that_gives_up_does_not_delay_the_next(database: Database) -> None:
     begun, given_up = threading.Event(), threading.Event()
 
-    def ask(connection: Connection) -> None:
+    def use(connection: Connection) -> None:
         begun.set()
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_sleep(30)")
         given_up.wait(30)
 
-    async def give_up_and_ask() -> object:
-        asking = asyncio.create_task(_run(database, ask))
+    async def give_up_and_run() -> object:
+        running = asyncio.create_task(_run(database, use))
         await asyncio.to_thread(begun.wait, 30)
-        asking.cancel()
+        running.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await running
         given_up.set()
         return await _run(database, _one)
 
     database.schema.require_current()
-    assert asyncio.run(give_up_and_ask()) == 1
+    assert asyncio.run(give_up_and_run()) == 1
 
 
-def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
+def test_a_request_that_gives_up_connecting_leaves_no_connection_behind(wire: Wire) -> None:
     database = Database(wire.url, auto_migrate=False)
     database.schema.require_current()
     database.engine.dispose()
     wire.freeze()
 
     async def give_up() -> None:
-        asking = asyncio.create_task(_run(database, _one))
-        await asyncio.sleep(0)  # it has begun to connect
-        asking.cancel()
+        running = asyncio.create_task(_run(database, _one))
+        await asyncio.sleep(0)  # until it has started to connect
+        running.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await running
 
     asyncio.run(give_up())
     wire.thaw()
@@ -318,7 +318,7 @@ def test_who_gives_up_on_a_connection_leaves_none_behind(wire: Wire) -> None:
     database.engine.dispose()
 
 
-def test_a_statement_that_is_larger_than_all_buffers_is_sent(postgresql_url: URL) -> None:
+def test_a_statement_larger_than_the_socket_buffers_is_sent(postgresql_url: URL) -> None:
     database = Database(postgresql_url, auto_migrate=False)
     database.schema.require_current()
     statement = f"SELECT length('{'x' * 20_000_000}')"
@@ -331,19 +331,19 @@ def test_a_statement_that_is_larger_than_all_buffers_is_sent(postgresql_url: URL
     database.close()
 
 
-def test_a_time_limit_holds_for_connections_of_others_too(postgresql_url: URL) -> None:
+def test_the_time_limit_applies_to_plain_psycopg2_connections_too(postgresql_url: URL) -> None:
     set_wait_callback(driver.wait)
     engine = create_engine(postgresql_url, poolclass=NullPool)
 
     with (
         engine.connect() as connection,
         driver.time_limit(0),
-        pytest.raises(OperationalError, match="does not answer in time"),
+        pytest.raises(OperationalError, match="did not respond in time"),
     ):
         connection.exec_driver_sql("SELECT pg_sleep(1)")
 
 
-def test_where_no_event_loop_can_watch_a_socket_handlers_run_in_threads(
+def test_handlers_run_in_threads_if_the_event_loop_cannot_watch_sockets(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
@@ -355,7 +355,7 @@ def test_where_no_event_loop_can_watch_a_socket_handlers_run_in_threads(
         assert ann.get("/api/tasks").headers["X-Total-Count"] == "2000"
 
 
-def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
+def test_a_slow_schema_check_does_not_delay_the_response(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
@@ -370,7 +370,7 @@ def test_a_check_of_the_schema_that_takes_long_is_left_to_itself(
     assert response.json()["detail"] == "The database is not available; try again"
 
 
-def test_a_server_that_became_read_only_is_left_for_its_successor(
+def test_connections_to_a_server_that_became_read_only_are_dropped(
     app: FastAPI, wire: Wire, postgresql_url: URL
 ) -> None:
     engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
@@ -394,7 +394,7 @@ def test_a_sqlite_file_that_cannot_be_opened_is_503(tmp_path: Path) -> None:
         _assert_unavailable(ann)
 
 
-def test_a_file_that_is_no_database_is_503(
+def test_a_file_that_is_not_a_database_is_503(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "todo.db").write_text("a letter to my aunt " * 100)
@@ -421,28 +421,28 @@ def test_a_locked_sqlite_file_is_503_until_it_is_unlocked(
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
-def test_sqlite_connections_that_are_read_only_are_left_for_others(sqlite_url: URL) -> None:
+def test_read_only_sqlite_connections_are_dropped(sqlite_url: URL) -> None:
     app = create_app(settings_for(sqlite_url))
     both = threading.Barrier(2)
 
     def query_only(connection: Connection) -> object:
-        both.wait(30)  # so that it is another connection than that of the other call
+        both.wait(30)  # until the other call uses its connection
         return connection.exec_driver_sql("PRAGMA query_only").scalar_one()
 
     def make_query_only(connection: Connection) -> object:
         connection.exec_driver_sql("PRAGMA query_only = ON")
         return query_only(connection)
 
-    async def ask_two(ask: Callable[[Connection], object]) -> list[object]:
-        answers = [_run(app.state.database, ask) for _ in range(2)]
-        return list(await asyncio.gather(*answers))
+    async def run_two(use: Callable[[Connection], object]) -> list[object]:
+        responses = [_run(app.state.database, use) for _ in range(2)]
+        return list(await asyncio.gather(*responses))
 
     with TestClient(app, headers=bearer("ann")) as ann:
         assert ann.portal is not None
-        assert ann.portal.call(ask_two, make_query_only) == [1, 1]
+        assert ann.portal.call(run_two, make_query_only) == [1, 1]
 
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
-        assert ann.portal.call(ask_two, query_only) == [0, 0]
+        assert ann.portal.call(run_two, query_only) == [0, 0]
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 

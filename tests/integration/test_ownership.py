@@ -1,4 +1,4 @@
-"""What is another's is not there."""
+"""Other users' tasks look as if they did not exist."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_another_users_task_is_not_found(
     assert foreign.status_code == 404
     assert foreign.json() == {"detail": "Task not found", "status_code": 404}
     for response in (foreign, missing):
-        del response.headers["X-Request-ID"]  # which no two answers share
+        del response.headers["X-Request-ID"]  # differs between any two responses
     assert (foreign.content, foreign.headers) == (missing.content, missing.headers)
     assert ann.get(anns_task).json() == before
 
@@ -62,7 +62,7 @@ def test_a_path_of_another_user_is_forbidden(
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("user_id", ["ann", "Bob", "bob ", "b%6Fb%00", "%", "me"])
-def test_only_the_very_same_user_id_may_stand_in_the_path(
+def test_the_user_id_in_the_path_must_match_exactly(
     bob: TestClient, method: str, user_id: str
 ) -> None:
     response = bob.request(method, f"/api/{user_id}/tasks", json={"title": "x"})
@@ -71,7 +71,7 @@ def test_only_the_very_same_user_id_may_stand_in_the_path(
     assert bob.get("/api/tasks").json() == []
 
 
-def test_lists_hold_the_callers_tasks_only(ann: TestClient, bob: TestClient) -> None:
+def test_lists_contain_only_the_callers_tasks(ann: TestClient, bob: TestClient) -> None:
     for actor, title in [(ann, "a"), (bob, "b"), (ann, "c")]:
         actor.post("/api/tasks", json={"title": title})
 

@@ -1,4 +1,4 @@
-"""Pages by Link (RFC 8288): forth and back, while tasks come and go."""
+"""Paging by Link headers (RFC 8288), forward and backward, while tasks are added and deleted."""
 
 import re
 
@@ -12,7 +12,7 @@ SORTS = ["created_at", "-created_at", "updated_at", "-updated_at", "title", "-ti
 
 
 def _links(response: object) -> dict[str, str]:
-    header = getattr(response, "headers").get("Link", "")  # noqa: B009  # httpx2's or its stand-in's
+    header = getattr(response, "headers").get("Link", "")  # noqa: B009  # typed as object
     return {rel: url for url, rel in re.findall(r'<([^>]*)>; rel="(\w+)"', header)}
 
 
@@ -23,10 +23,10 @@ def _make(ann: TestClient, *titles: str) -> list[int]:
 @pytest.mark.parametrize(
     ("tasks", "sort"), [*(("/api/tasks", sort) for sort in SORTS), ("/api/ann/tasks", SORTS[0])]
 )
-def test_what_existed_throughout_is_seen_once_while_others_come_and_go(
+def test_tasks_are_seen_exactly_once_while_others_are_added_and_deleted(
     ann: TestClient, tasks: str, sort: str
 ) -> None:
-    # Titles that repeat, so that the id has to break ties.
+    # Repeat titles, so that the id decides the order.
     lasting = set(_make(ann, *(f"t{number % 4}" for number in range(24))))
     passing = _make(ann, *(f"t{number % 4}" for number in range(12)))
     ann.patch(f"{tasks}?id={min(lasting)}", json={"status": "completed"})
@@ -47,7 +47,7 @@ def test_what_existed_throughout_is_seen_once_while_others_come_and_go(
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_the_way_back_is_the_way_there(ann: TestClient, sort: str) -> None:
+def test_paging_backward_returns_the_same_pages(ann: TestClient, sort: str) -> None:
     _make(ann, *(f"t{number % 3}" for number in range(11)))
     query = f"/api/tasks?sort={sort}&limit=4&q=t&status=pending"
 
@@ -75,7 +75,7 @@ def test_the_way_back_is_the_way_there(ann: TestClient, sort: str) -> None:
     assert [task["id"] for task in ann.get(_links(first)["next"]).json()] == pages[1]
 
 
-def test_a_page_by_offset_has_links_as_well(ann: TestClient) -> None:
+def test_a_page_by_offset_has_links_too(ann: TestClient) -> None:
     ids = _make(ann, *"abcdef")[::-1]
 
     middle = _links(ann.get("/api/tasks?limit=2&offset=2"))
@@ -86,7 +86,7 @@ def test_a_page_by_offset_has_links_as_well(ann: TestClient) -> None:
     assert beyond == {"first": "/api/tasks?limit=2"}
 
 
-def test_a_page_whose_neighbors_are_gone_is_empty(ann: TestClient) -> None:
+def test_a_page_after_all_tasks_are_deleted_is_empty(ann: TestClient) -> None:
     _make(ann, *"abc")
     last = _links(ann.get("/api/tasks?limit=2"))["next"]
     ann.delete("/api/tasks?status=pending")
@@ -108,7 +108,7 @@ def test_a_link_keeps_the_rest_of_the_query(ann: TestClient) -> None:
 
 
 @pytest.mark.parametrize("value", [-(2**55), 2**57])
-def test_the_outermost_cursors_are_pages(ann: TestClient, value: int) -> None:
+def test_the_extreme_cursor_values_are_valid(ann: TestClient, value: int) -> None:
     _make(ann, "a")
     cursor = Cursor(sort=Sort.CREATED_AT, backward=False, value=value, id=0).encode()
 

@@ -1,4 +1,4 @@
-"""How the databases read the list: by its index, in its order, from where the page begins."""
+"""Query plans of the list: by index, without sorting, starting at the cursor."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ BEGINNING = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 @pytest.fixture
 def full_app(app: FastAPI) -> FastAPI:
-    """An app with thousands of tasks of Ann's among those of others."""
+    """An app with thousands of tasks of Ann and others."""
     task = new_columns(TaskCreate(title="x"), BEGINNING) | {"replayed": False}
     rows = [
         task
@@ -38,12 +38,12 @@ def full_app(app: FastAPI) -> FastAPI:
 
 @pytest.fixture
 def plans(full_app: FastAPI) -> Iterator[list[str]]:
-    """The plan of each statement that the app executes from now on."""
+    """The plans of the statements that the app executes."""
     engine = full_app.state.database.engine
     explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}[engine.dialect.name]
     plans: list[str] = []
 
-    def explain_first(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:  # noqa: ANN401  # SQLAlchemy's
+    def explain_first(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:  # noqa: ANN401  # the arguments of a SQLAlchemy event
         cursor.execute(f"{explain} {statement}", parameters)
         plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
 

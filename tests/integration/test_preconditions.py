@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 STALE = {"detail": "The task has another version by now", "status_code": 412}
-WAYS: list[tuple[str, str, dict[str, str] | None]] = [
+CHANGES: list[tuple[str, str, dict[str, str] | None]] = [
     ("PUT", "", {"title": "new"}),
     ("PATCH", "", {"title": "new"}),
     ("PATCH", "", {}),
@@ -15,7 +15,7 @@ WAYS: list[tuple[str, str, dict[str, str] | None]] = [
 ]
 
 
-def test_the_etag_names_the_version(ann: TestClient) -> None:
+def test_the_etag_is_the_version(ann: TestClient) -> None:
     created = ann.post("/api/tasks", json={"title": "x"})
     one = created.headers["Location"]
 
@@ -30,7 +30,7 @@ def test_the_etag_names_the_version(ann: TestClient) -> None:
     assert ann.get(one).headers["ETag"] == '"4"'
 
 
-HOLDING = [
+MET = [
     {"If-Match": '"1"'},
     {"If-Match": "*"},
     {"If-Match": '"7", "1"'},
@@ -45,7 +45,7 @@ HOLDING = [
     {"If-None-Match": '"2"'},
     {"If-Match": '"1"', "If-None-Match": '"2"'},
 ]
-FAILING = [
+NOT_MET = [
     {"If-Match": '"2"'},
     {"If-Match": 'W/"2"'},
     {"If-Match": '"2-gzip"'},
@@ -64,8 +64,8 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize("headers", HOLDING)
-def test_a_change_is_made_where_the_conditions_hold(
+@pytest.mark.parametrize("headers", MET)
+def test_a_change_is_made_if_the_preconditions_are_met(
     ann: TestClient, anns_task: str, headers: dict[str, str]
 ) -> None:
     assert ann.put(anns_task, json={}, headers=headers).status_code == 200
@@ -73,33 +73,33 @@ def test_a_change_is_made_where_the_conditions_hold(
     assert ann.delete(anns_task, headers=headers).status_code == 204
 
 
-def test_no_change_is_made_where_they_fail(ann: TestClient, anns_task: str) -> None:
+def test_no_change_is_made_if_the_preconditions_are_not_met(
+    ann: TestClient, anns_task: str
+) -> None:
     before = ann.get(anns_task).json()
 
-    for headers in FAILING:
-        for method, suffix, body in WAYS:
+    for headers in NOT_MET:
+        for method, suffix, body in CHANGES:
             response = ann.request(method, anns_task + suffix, json=body, headers=headers)
             assert (response.status_code, response.json()) == (412, STALE)
 
     assert ann.get(anns_task).json() == before
 
 
-def test_no_condition_tells_of_a_task_that_is_not_the_callers(
-    bob: TestClient, anns_task: str
-) -> None:
-    for headers in HOLDING + FAILING:
-        for method, suffix, body in WAYS:
+def test_preconditions_do_not_reveal_another_users_task(bob: TestClient, anns_task: str) -> None:
+    for headers in MET + NOT_MET:
+        for method, suffix, body in CHANGES:
             response = bob.request(method, anns_task + suffix, json=body, headers=headers)
             assert response.status_code == 404
 
 
-def test_conditions_may_come_in_several_lines(ann: TestClient, anns_task: str) -> None:
+def test_a_precondition_may_span_several_headers(ann: TestClient, anns_task: str) -> None:
     lines = [("If-Match", '"9"'), ("If-Match", '"1"')]
 
     assert ann.put(anns_task, json={"title": "new"}, headers=lines).status_code == 200
 
 
-def test_what_the_caller_has_already_is_not_sent_again(ann: TestClient, anns_task: str) -> None:
+def test_a_current_version_is_not_sent_again(ann: TestClient, anns_task: str) -> None:
     for tag in ['"1"', 'W/"1"', '"7", W/"1"', '"1-gzip"', "*"]:
         response = ann.get(anns_task, headers={"If-None-Match": tag})
         assert (response.status_code, response.content) == (304, b"")
@@ -110,7 +110,9 @@ def test_what_the_caller_has_already_is_not_sent_again(ann: TestClient, anns_tas
 
 
 @pytest.mark.usefixtures("long_limits")
-def test_of_30_writers_with_one_etag_one_wins(ann: TestClient, anns_task: str) -> None:
+def test_one_of_30_concurrent_writers_with_the_same_etag_succeeds(
+    ann: TestClient, anns_task: str
+) -> None:
     def write(number: int) -> int:
         response = ann.put(anns_task, json={"title": str(number)}, headers={"If-Match": '"1"'})
         return int(response.status_code)

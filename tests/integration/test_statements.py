@@ -1,4 +1,4 @@
-"""One statement for each operation, with the owner in it, and nothing sent beside it."""
+"""Each operation is one statement that contains the owner, and nothing else is sent."""
 
 import re
 import sqlite3
@@ -16,7 +16,7 @@ from tests.wire import wire_to
 
 Traced = tuple[FastAPI, list[str]]
 
-# Sent in one message with the statement: the isolation of a write, and how long it may take.
+# Sent in the same message as the statement: the isolation level of a write, and the timeout.
 READ_COMMITTED = "SET LOCAL transaction_isolation = 'read committed'; "
 SETTINGS = re.compile(rf"({READ_COMMITTED})?SET LOCAL statement_timeout = '[0-3]\.[0-9]{{3}}s'; ")
 
@@ -54,7 +54,7 @@ OPERATIONS: list[tuple[str, str, dict[str, Any], str, str]] = [
 
 @pytest.fixture
 def traced_sqlite(sqlite_url: URL) -> Traced:
-    """An app and the statements that SQLite runs for it."""
+    """An app, and the statements that it executes on SQLite."""
     app = create_app(settings_for(sqlite_url))
     statements: list[str] = []
 
@@ -71,7 +71,7 @@ def traced_sqlite(sqlite_url: URL) -> Traced:
 
 @pytest.fixture
 def traced_postgresql(postgresql_url: URL) -> Iterator[Traced]:
-    """An app and the statements that it sends to PostgreSQL, each of them a round trip."""
+    """An app, and the messages that it sends to PostgreSQL, each of which is a round trip."""
     with wire_to(postgresql_url) as wire:
         yield create_app(settings_for(wire.url)), wire.statements
 
@@ -79,7 +79,7 @@ def traced_postgresql(postgresql_url: URL) -> Iterator[Traced]:
 @pytest.mark.parametrize(("method", "path", "arguments", "verb", "owner"), OPERATIONS)
 @pytest.mark.parametrize("tasks", ["/api/tasks", "/api/ann/tasks"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_an_operation_is_one_statement_that_names_the_owner(
+def test_an_operation_is_one_statement_with_the_owner(
     request: pytest.FixtureRequest,
     kind: str,
     tasks: str,
@@ -105,7 +105,7 @@ def test_an_operation_is_one_statement_that_names_the_owner(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_the_tags_of_all_tasks_are_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
+def test_listing_the_tags_is_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
     app, statements = request.getfixturevalue(f"traced_{kind}")
     with TestClient(app, headers=bearer("ann")) as ann:
         ann.post("/api/tasks", json={"title": "x", "tags": ["a", "b"]})
@@ -128,7 +128,7 @@ def test_a_new_connection_costs_no_statement(traced_postgresql: Traced) -> None:
     assert [SETTINGS.sub("", statement)[:6] for statement in statements] == ["SELECT"]
 
 
-def test_a_connection_in_use_is_not_tested(traced_postgresql: Traced) -> None:
+def test_an_open_connection_is_not_tested_before_a_statement(traced_postgresql: Traced) -> None:
     app, statements = traced_postgresql
     with TestClient(app, headers=bearer("ann")) as ann:
         statements.clear()

@@ -1,4 +1,4 @@
-"""What a user does with tasks, from the first to the last."""
+"""Creating, reading, changing, completing and deleting tasks."""
 
 from urllib.parse import quote
 
@@ -29,7 +29,7 @@ VISIBLE = [
     "\u0915\u094d\u200d\u0937",
     "\u202eabc\u202c",
     "\u3164x\u3164",
-    "\U0001fae9",  # of Unicode 16, which no Python here knows
+    "\U0001fae9",  # Unicode 16, which the supported Python versions do not know
 ]
 
 
@@ -96,7 +96,9 @@ def test_a_task_may_be_created_in_any_status(ann: TestClient) -> None:
         *((visible, visible) for visible in VISIBLE),
     ],
 )
-def test_a_title_is_trimmed_and_kept_to_the_letter(ann: TestClient, sent: str, stored: str) -> None:
+def test_a_title_is_trimmed_and_otherwise_stored_unchanged(
+    ann: TestClient, sent: str, stored: str
+) -> None:
     location = ann.post("/api/tasks", json={"title": sent}).headers["Location"]
 
     assert ann.get(location).json()["title"] == stored
@@ -105,7 +107,7 @@ def test_a_title_is_trimmed_and_kept_to_the_letter(ann: TestClient, sent: str, s
 @pytest.mark.parametrize(
     "description", [" \U0001f4dd" * 1000, "\ta\r\nb\n\v\f\x85\u2028\u2029c ", "\u200b", "", " "]
 )
-def test_a_description_is_kept_to_the_letter(ann: TestClient, description: str) -> None:
+def test_a_description_is_stored_unchanged(ann: TestClient, description: str) -> None:
     location = ann.post("/api/tasks", json={"title": "x", "description": description}).headers[
         "Location"
     ]
@@ -114,7 +116,7 @@ def test_a_description_is_kept_to_the_letter(ann: TestClient, description: str) 
 
 
 @pytest.mark.parametrize("title", ["an\x1b[31m old\ntitle", "\u200b"])
-def test_a_title_from_before_stays_while_other_fields_change(
+def test_an_old_title_that_is_now_invalid_survives_other_changes(
     app: FastAPI, ann: TestClient, title: str
 ) -> None:
     one = ann.post("/api/tasks", json={"title": "x"}).headers["Location"]
@@ -129,7 +131,7 @@ def test_a_title_from_before_stays_while_other_fields_change(
     assert ann.patch(one, json={"title": title}).status_code == 422
 
 
-def test_fields_that_are_not_the_callers_are_ignored(ann: TestClient) -> None:
+def test_read_only_fields_are_ignored(ann: TestClient) -> None:
     foreign = {
         "id": 77,
         "user_id": "bob",
@@ -147,7 +149,7 @@ def test_fields_that_are_not_the_callers_are_ignored(ann: TestClient) -> None:
 
 
 @pytest.mark.parametrize("user_id", ["Zoë 漢字", "a?b#c%d>e", "a\r\nX-Injected: b"])
-def test_the_links_under_any_users_path_lead_there(anonymous: TestClient, user_id: str) -> None:
+def test_links_under_a_users_path_stay_under_it(anonymous: TestClient, user_id: str) -> None:
     tasks, caller = f"/api/{quote(user_id)}/tasks", bearer(user_id)
 
     created = [anonymous.post(tasks, json={"title": title}, headers=caller) for title in "ab"]
@@ -159,7 +161,7 @@ def test_the_links_under_any_users_path_lead_there(anonymous: TestClient, user_i
     assert following.json() == [created[0].json()]
 
 
-def test_an_id_is_never_given_out_twice(ann: TestClient) -> None:
+def test_an_id_is_never_reused(ann: TestClient) -> None:
     first = ann.post("/api/tasks", json={"title": "x"}).json()["id"]
     ann.delete(f"/api/tasks/{first}")
 

@@ -43,7 +43,7 @@ def test_an_export_of_nothing_is_empty(ann: TestClient) -> None:
 
 
 @FAMILIES
-def test_what_was_exported_can_be_imported(ann: TestClient, bob: TestClient, tasks: str) -> None:
+def test_an_export_can_be_imported(ann: TestClient, bob: TestClient, tasks: str) -> None:
     for number, status in enumerate(["pending", "in_progress", "completed"]):
         task = {"title": f"ä{number}", "description": "\U0001f4dd" * number, "status": status}
         bob.post("/api/tasks", json=task)
@@ -60,7 +60,9 @@ def test_what_was_exported_can_be_imported(ann: TestClient, bob: TestClient, tas
     assert ann.get("/api/tasks?q=Ä1").headers["X-Total-Count"] == "1"
 
 
-def test_more_than_a_page_of_them_comes_out_and_goes_in(ann: TestClient, bob: TestClient) -> None:
+def test_more_tasks_than_one_page_are_exported_and_imported(
+    ann: TestClient, bob: TestClient
+) -> None:
     rows = statements.EXPORT_PAGE_ROWS
     lines = b"".join(b'{"title": "%d"}\n' % number for number in range(2 * rows + 1))
 
@@ -96,7 +98,7 @@ def test_blank_lines_and_the_last_line_end_do_not_matter(ann: TestClient, body: 
         (b'{"title": "' + b"x" * 70_000 + b'"}', "line 3"),
     ],
 )
-def test_a_bad_line_is_422_with_its_number_and_nothing_is_imported(
+def test_an_invalid_line_is_422_with_its_number_and_nothing_is_imported(
     ann: TestClient, line: bytes, field: str
 ) -> None:
     response = ann.post(
@@ -124,7 +126,7 @@ BOM = "\ufeff".encode()
 @pytest.mark.parametrize(
     "content_type", ["application/jsonl", "application/x-www-form-urlencoded", "text/plain"]
 )
-def test_what_editors_and_curl_make_of_a_file_is_imported(
+def test_files_as_saved_by_editors_and_sent_by_curl_are_imported(
     ann: TestClient, body: bytes, content_type: str
 ) -> None:
     headers = {"Content-Type": content_type}
@@ -143,7 +145,7 @@ LINES = b'{"title": "x"}\n{"title": "y"}\n'
     [
         (b'[{"title": "x"}, {"title": "y"}]', {}),
         (b'[\n{"title": "x"},\n{"title": "y"}\n]\n', {}),
-        (b'{"title": "x"}{"title": "y"}', {}),  # curl -d takes the line ends away
+        (b'{"title": "x"}{"title": "y"}', {}),  # curl -d removes line breaks
         (b'{"title": "x"}\r{"title": "y"}\r', {}),
         (b'{\n  "title": "x"\n}\n', {}),
         (b'"' + LINES.replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"', {}),
@@ -162,7 +164,7 @@ LINES = b'{"title": "x"}\n{"title": "y"}\n'
         (b'{"title": "x"}' + b" " * 70_000 + b'{"title": "y"}', {}),
     ],
 )
-def test_what_is_not_json_lines_is_422_and_says_what_to_send(
+def test_a_file_that_is_not_json_lines_is_422_with_the_expected_format(
     ann: TestClient, body: bytes, headers: dict[str, str]
 ) -> None:
     response = ann.post("/api/tasks/import", content=body, headers=headers)
@@ -177,14 +179,14 @@ def test_what_is_not_json_lines_is_422_and_says_what_to_send(
     assert _lines(ann) == []
 
 
-def test_a_form_with_a_file_is_422_and_says_what_to_send(ann: TestClient) -> None:
+def test_a_form_with_a_file_is_422_with_the_expected_format(ann: TestClient) -> None:
     response = ann.post("/api/tasks/import", files={"file": ("tasks.jsonl", LINES)})
 
     assert response.status_code == 422
     assert "curl --data-binary @tasks.jsonl" in response.json()["detail"]
 
 
-def test_a_line_is_as_long_as_a_body_may_be(ann: TestClient) -> None:
+def test_a_line_may_be_as_long_as_a_body(ann: TestClient) -> None:
     line = b'{"title": "x"' + b" " * (2**16 - 14) + b"}"
 
     accepted = ann.post("/api/tasks/import", content=line)
@@ -195,7 +197,7 @@ def test_a_line_is_as_long_as_a_body_may_be(ann: TestClient) -> None:
     assert refused.json()["detail"].startswith("line 1: is longer than 65536 bytes. Send JSON ")
 
 
-def test_a_bad_line_behind_a_page_of_good_ones_undoes_them(ann: TestClient) -> None:
+def test_an_invalid_line_after_many_valid_ones_rolls_them_back(ann: TestClient) -> None:
     lines = b'{"title": "x"}\n' * 1500
 
     response = ann.post("/api/tasks/import", content=lines + b"{}\n")
@@ -209,7 +211,7 @@ def _chunks(size: int) -> Iterator[bytes]:
         yield b"\n" * 1024
 
 
-def test_an_import_has_a_bound_of_its_own(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_has_its_own_size_limit(ann: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes.transfers.TransferRoute, "body_max_bytes", 2**20)
 
     assert ann.post("/api/tasks/import", content=_chunks(2**20)).status_code == 201
@@ -221,7 +223,7 @@ def test_an_import_has_a_bound_of_its_own(ann: TestClient, monkeypatch: pytest.M
 
 @pytest.fixture
 def limited(database_url: URL) -> Iterator[TestClient]:
-    """Ann, who may have three tasks."""
+    """A client for Ann, with a limit of three tasks."""
     app = create_app(settings_for(database_url, tasks_per_user=3))
     with TestClient(app, headers=bearer("ann")) as client:
         yield client
@@ -230,7 +232,7 @@ def limited(database_url: URL) -> Iterator[TestClient]:
 FULL = {"detail": "No more than 3 tasks are allowed; delete some first", "status_code": 409}
 
 
-def test_a_user_has_no_more_tasks_than_are_allowed(limited: TestClient) -> None:
+def test_a_user_cannot_exceed_the_limit_of_tasks(limited: TestClient) -> None:
     key = {"Idempotency-Key": "k"}
     for headers in (key, {}, {}):
         assert limited.post("/api/tasks", json={"title": "x"}, headers=headers).status_code == 201
@@ -246,7 +248,7 @@ def test_a_user_has_no_more_tasks_than_are_allowed(limited: TestClient) -> None:
     assert limited.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
-def test_an_import_stops_at_what_is_allowed(limited: TestClient) -> None:
+def test_an_import_cannot_exceed_the_limit_of_tasks(limited: TestClient) -> None:
     limited.post("/api/tasks", json={"title": "x"})
 
     refused = limited.post("/api/tasks/import", content=b'{"title": "y"}\n' * 3)

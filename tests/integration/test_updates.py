@@ -1,4 +1,4 @@
-"""Partial updates: what changes, what stays, and what two writers do to each other."""
+"""Partial and concurrent updates."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ METHODS = pytest.mark.parametrize("method", ["PUT", "PATCH"])
 
 @pytest.fixture
 def whole_task(ann: TestClient) -> str:
-    """The path of a task that has a description."""
+    """The path of a task with a description."""
     whole = {"title": "t", "description": "d", "status": "in_progress"}
     return str(ann.post("/api/tasks", json=whole).headers["Location"])
 
@@ -31,7 +31,7 @@ def whole_task(ann: TestClient) -> str:
         {"title": "other", "description": None, "status": "pending"},
     ],
 )
-def test_an_absent_field_stays_as_it_is(
+def test_an_absent_field_is_unchanged(
     ann: TestClient, whole_task: str, method: str, changes: dict[str, str | None]
 ) -> None:
     before = ann.get(whole_task).json()
@@ -66,7 +66,7 @@ def test_clearing_an_empty_description_changes_nothing(
 
 @METHODS
 @pytest.mark.parametrize("field", ["title", "status"])
-def test_null_is_refused_where_a_value_is_needed(
+def test_null_is_refused_for_required_fields(
     ann: TestClient, whole_task: str, method: str, field: str
 ) -> None:
     before = ann.get(whole_task).json()
@@ -78,14 +78,14 @@ def test_null_is_refused_where_a_value_is_needed(
     assert ann.get(whole_task).json() == before
 
 
-def test_completing_twice_is_completing_once(ann: TestClient, whole_task: str) -> None:
+def test_completing_twice_has_no_effect(ann: TestClient, whole_task: str) -> None:
     once = ann.patch(f"{whole_task}/complete").json()
 
     assert once["status"] == "completed"
     assert ann.patch(f"{whole_task}/complete").json() == once
 
 
-def test_updated_at_never_goes_back(app: FastAPI, ann: TestClient, anns_task: str) -> None:
+def test_updated_at_never_decreases(app: FastAPI, ann: TestClient, anns_task: str) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1)
     with app.state.database.engine.connect() as connection:
         connection.execute(update(TASKS).values(updated_at=ahead))
@@ -113,7 +113,7 @@ def test_concurrent_updates_of_different_fields_all_persist(
 
 
 @pytest.mark.usefixtures("long_limits")
-def test_an_update_that_races_a_delete_is_done_or_not_found(ann: TestClient) -> None:
+def test_an_update_during_a_delete_succeeds_or_is_404(ann: TestClient) -> None:
     for _ in range(10):
         one = ann.post("/api/tasks", json={"title": "x"}).headers["Location"]
         with ThreadPoolExecutor(3) as pool:

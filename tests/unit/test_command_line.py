@@ -1,4 +1,4 @@
-"""What the command line asks of uvicorn, and what it prints; the e2e tests run it for real."""
+"""The command line: its output and the arguments of uvicorn. The e2e tests run real processes."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from tests.actors import SECRET, settings_for
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """The arguments of uvicorn.run, which does not run; without settings, but for the test's."""
+    """The arguments passed to uvicorn.run, which is replaced. Only the test's settings apply."""
     arguments: dict[str, Any] = {}
 
     def note(app: str, **others: object) -> None:
         arguments.update(others, app=app)
 
     monkeypatch.setattr("uvicorn.run", note)
-    # It would be for the whole process; tests/unit/test_logs.py has it.
+    # It would affect the whole process; tests/unit/test_logs.py tests it.
     monkeypatch.setattr(main, "configure_logging", lambda level: arguments.update(log=level))
     monkeypatch.setattr(main, "ENV_FILE", tmp_path / ".env")
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
@@ -62,7 +62,7 @@ def test_without_arguments_it_serves_on_loopback(
     assert (tmp_path / ".env").read_text().startswith("BETTER_AUTH_SECRET=")
 
 
-def test_a_configured_secret_is_left_alone(
+def test_a_configured_secret_is_not_replaced(
     served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET.get_secret_value())
@@ -96,7 +96,7 @@ def test_a_path_prefix_that_would_be_encoded_is_refused(
 
 
 @pytest.mark.usefixtures("served")
-def test_an_env_file_without_the_secret_is_left_alone_and_ends_the_start(
+def test_an_env_file_without_the_secret_is_not_changed_and_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ".env").write_text("AUTO_MIGRATE=false\n")
@@ -110,7 +110,7 @@ def test_an_env_file_without_the_secret_is_left_alone_and_ends_the_start(
 
 
 @pytest.mark.usefixtures("served")
-def test_a_token_is_printed_that_is_valid_for_the_minutes_asked_for(
+def test_token_prints_a_token_that_is_valid_for_the_given_minutes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", SECRET.get_secret_value())
@@ -134,20 +134,20 @@ def test_help_is_printed(
     assert capsys.readouterr().out.startswith("usage: main.py")
 
 
-def test_a_short_secret_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_secret_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     main.create_app(settings_for(make_url("sqlite:///unused.db"), better_auth_secret="short"))
 
     assert caplog.messages == ["BETTER_AUTH_SECRET is shorter than 32 bytes"]
 
 
-def test_the_command_fastapi_finds_the_app() -> None:
+def test_the_fastapi_command_finds_the_app() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
     assert pyproject["tool"]["fastapi"]["entrypoint"] == "main:app"
 
 
 @pytest.mark.usefixtures("served")
-def test_a_token_needs_the_secret(
+def test_token_needs_the_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BETTER_AUTH_URL", "http://localhost:3000")
@@ -158,7 +158,7 @@ def test_a_token_needs_the_secret(
     assert "token needs BETTER_AUTH_SECRET, which is not set" in capsys.readouterr().err
 
 
-def test_the_app_is_built_when_it_is_asked_for(
+def test_the_app_is_created_on_first_access(
     served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BETTER_AUTH_SECRET", "short")
@@ -173,7 +173,7 @@ def test_the_app_is_built_when_it_is_asked_for(
 
 
 @pytest.mark.usefixtures("served")
-def test_what_libraries_read_in_the_environment_may_stand_in_the_env_file(
+def test_settings_of_libraries_may_be_in_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given = {

@@ -1,4 +1,4 @@
-"""The documents say what the program does."""
+"""The documents agree with the code."""
 
 import re
 import shlex
@@ -14,8 +14,8 @@ from tests.contract.operations import OPERATIONS
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
-# Of every app, whatever its operations are.
-CODES_OF_EVERY_APP = {"405", "500"}
+# Paths outside the contract.
+COMMON_STATUS_CODES = {"405", "500"}
 
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
@@ -23,7 +23,7 @@ every_document = pytest.mark.parametrize(
 
 
 def _table(heading: str) -> list[list[str]]:
-    """The rows of the first table under the heading."""
+    """Return the rows of the first table under the heading."""
     section = README.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
@@ -39,7 +39,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     assert rows["LOG_LEVEL"] == fields["log_level"].default
 
 
-def test_every_setting_is_in_the_example() -> None:
+def test_every_setting_is_in_env_example() -> None:
     example = (ROOT / ".env.example").read_text()
     names = re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE)
 
@@ -56,7 +56,7 @@ def test_every_operation_is_in_the_readme() -> None:
     assert rows == {name for name in operations if "/ann/" not in name}
 
 
-def test_the_figure_of_the_readme_is_measured() -> None:
+def test_the_figures_of_the_readme_are_measured() -> None:
     _, _, measured = (ROOT / "docs/performance.md").read_text().partition("<!-- ratios -->\n")
     table = measured.partition("\n\n")[0].splitlines()
     header, _, *rows = (line.split("|")[1:-1] for line in table)
@@ -69,7 +69,7 @@ def test_the_figure_of_the_readme_is_measured() -> None:
     assert claimed == [str(int(lowest))]
 
 
-def test_what_it_withstands_names_tests_that_exist() -> None:
+def test_the_reliability_table_refers_to_existing_tests() -> None:
     section = README.partition("## What it withstands\n")[2].partition("\n## ")[0]
     _, *promises = re.split(r"^- ", section, flags=re.MULTILINE)
     named = [re.findall(r"`(test_\w+\.py)`", promise) for promise in promises]
@@ -80,13 +80,13 @@ def test_what_it_withstands_names_tests_that_exist() -> None:
     }
 
 
-def test_what_checks_a_promise_of_security_exists() -> None:
+def test_the_security_promises_refer_to_existing_tests() -> None:
     for path in re.findall(r"tests/\w+/\w+\.py", (ROOT / "SECURITY.md").read_text()):
         assert (ROOT / path).exists(), path
 
 
 @every_document
-def test_an_operation_that_is_named_exists(document: Path) -> None:
+def test_every_operation_in_the_documents_exists(document: Path) -> None:
     named = re.findall(
         r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:api/tasks|health|ready)[\w/{}]*)", document.read_text()
     )
@@ -102,11 +102,11 @@ def test_every_status_code_of_the_contract_is_in_the_readme() -> None:
     rows = {code for codes, _ in _table("Status codes") for code in codes.split(", ")}
     documented = {code for _, _, operation in OPERATIONS for code in operation["responses"]}
 
-    assert rows == documented | CODES_OF_EVERY_APP
+    assert rows == documented | COMMON_STATUS_CODES
 
 
 @every_document
-def test_a_command_that_is_named_exists(document: Path) -> None:
+def test_every_command_in_the_documents_exists(document: Path) -> None:
     for command in re.findall(r"\buv run ([^`\n)|]+)", document.read_text()):
         name, *arguments = shlex.split(command, comments=True)
         script = arguments[0] if name == "python" else name
@@ -115,7 +115,7 @@ def test_a_command_that_is_named_exists(document: Path) -> None:
 
 
 @every_document
-def test_a_setting_that_is_given_exists(document: Path) -> None:
+def test_every_setting_in_the_examples_exists(document: Path) -> None:
     text = "".join(re.findall(r"```ini\n(.*?)```", document.read_text(), re.DOTALL))
 
     given = set(re.findall(r"^\s*([A-Z_]+)=", text, re.MULTILINE))
@@ -123,28 +123,28 @@ def test_a_setting_that_is_given_exists(document: Path) -> None:
     assert given <= {name.upper() for name in Settings.model_fields}
 
 
-def test_compose_gives_settings_that_exist() -> None:
+def test_every_setting_in_compose_exists() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
 
     assert compose["x-service"]["environment"].keys() <= {n.upper() for n in Settings.model_fields}
 
 
 @every_document
-def test_links_lead_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith("https://"):
             assert (document.parent / target).exists(), target
 
 
 @every_document
-def test_a_file_that_is_named_exists(document: Path) -> None:
+def test_every_file_in_the_documents_exists(document: Path) -> None:
     for name in re.findall(
         r"`((?:docs|tests|benchmarks|migrations|routes|examples)/[\w./-]+)`", document.read_text()
     ):
         assert (ROOT / name).exists() or (document.parent / name).exists(), name
 
 
-def test_a_command_of_the_readme_runs_every_folder_of_tests() -> None:
+def test_the_commands_of_the_readme_run_every_test_folder() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     run = {*project["tool"]["pytest"]["ini_options"]["testpaths"]}
     run |= {*re.findall(r"uv run pytest (tests/\w+)", README)}
@@ -153,7 +153,7 @@ def test_a_command_of_the_readme_runs_every_folder_of_tests() -> None:
     assert run == {"/".join(path.parts[:2]) for path in tests}
 
 
-def test_the_decisions_have_one_form() -> None:
+def test_every_decision_has_the_same_form() -> None:
     decisions = (ROOT / "docs/decisions.md").read_text().split("\n## ")[1:-1]
 
     for decision in decisions:

@@ -1,4 +1,4 @@
-"""What is a due date, and what are tags."""
+"""Valid due dates and tags."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -20,7 +20,7 @@ DUE_DATE: TypeAdapter[str] = TypeAdapter(DueDate)
         "9999-12-31",
     ],
 )
-def test_a_day_with_or_without_a_time_is_a_due_date(text: str) -> None:
+def test_a_date_with_or_without_a_time_is_a_due_date(text: str) -> None:
     assert DUE_DATE.validate_python(text) == text
 
 
@@ -55,7 +55,7 @@ def test_a_day_with_or_without_a_time_is_a_due_date(text: str) -> None:
         "٢٠٢٦-01-31",
     ],
 )
-def test_anything_else_is_no_due_date(text: str) -> None:
+def test_anything_else_is_not_a_due_date(text: str) -> None:
     with pytest.raises(ValidationError, match="must be a day that exists"):
         DUE_DATE.validate_python(text)
 
@@ -73,7 +73,7 @@ def test_anything_else_is_no_due_date(text: str) -> None:
         "2026-01-31+01:00",
     ],
 )
-def test_an_offset_is_refused_by_name(text: str) -> None:
+def test_a_utc_offset_is_refused_with_a_specific_message(text: str) -> None:
     with pytest.raises(ValidationError, match="without a time zone or an offset"):
         DUE_DATE.validate_python(text)
 
@@ -88,12 +88,12 @@ def test_tags_are_trimmed_and_the_first_spelling_is_kept() -> None:
     "tags",
     [None, "work", [None], [1], [""], [" "], ["x" * 51], ["a\nb"], ["\0"], ["\u200b"], ["x"] * 21],
 )
-def test_other_tags_are_refused(tags: object) -> None:
+def test_invalid_tags_are_refused(tags: object) -> None:
     with pytest.raises(ValidationError):
         TaskCreate.model_validate({"title": "x", "tags": tags})
 
 
-def test_the_digest_of_a_task_without_the_later_fields_stays_as_it_was() -> None:
+def test_the_digest_of_a_task_without_the_later_fields_is_unchanged() -> None:
     task = TaskCreate(title="Buy milk", priority="medium", tags=[], due_date=None)
 
     # echo -n '{"title":"Buy milk","description":null,"status":"pending"}' | sha256sum

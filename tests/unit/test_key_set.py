@@ -1,4 +1,4 @@
-"""The key set: which keys are used, when it is fetched, and what happens when it cannot be."""
+"""The key set: which keys are used, when it is fetched, and what happens if that fails."""
 
 import asyncio
 import gzip
@@ -42,25 +42,25 @@ def verifier(server: AuthServer) -> TokenVerifier:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it in a thread of its own.
+    """Run the coroutine in its own thread.
 
-    On Python 3.11 a connection that anyio makes ends the tracing of the frames that wait for it, so
-    that coverage would not see the rest of the test.
+    On Python 3.11, a connection of anyio stops the tracing of the frames that await it. Coverage
+    would then miss the rest of the test.
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture
-def age(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make the cached key set and all later ones too old at once."""
+def make_stale(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the cached key set stale, and all later ones as soon as they are fetched."""
 
-    def age() -> None:
+    def make_stale() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
         monkeypatch.setattr(jwks, "UNKNOWN_KID_SECONDS", 0)
-        _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # five minutes have passed
+        _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # simulates that five minutes have passed
 
-    return age
+    return make_stale
 
 
 def _key_set(verifier: TokenVerifier) -> KeySet:
@@ -70,7 +70,7 @@ def _key_set(verifier: TokenVerifier) -> KeySet:
 
 
 def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerifier) -> None:
-    """Run the scenario, and let a fetch that is still under way come to its end."""
+    """Run the scenario, then wait for a fetch that is still running."""
 
     async def whole() -> None:
         await scenario()
@@ -79,8 +79,8 @@ def _run(scenario: Callable[[], Coroutine[Any, Any, None]], verifier: TokenVerif
     run(whole())
 
 
-async def _fetched(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
-    """Wait until a fetch that nobody waits for is done."""
+async def _wait_for_fetch(verifier: TokenVerifier, server: AuthServer, times: int) -> None:
+    """Wait until a background fetch is done."""
     async with asyncio.timeout(10):
         while server.fetches < times or _key_set(verifier)._fetch is not None:  # noqa: SLF001, ASYNC110
             await asyncio.sleep(0.01)
@@ -117,13 +117,13 @@ def test_hostile_tokens_of_each_algorithm_are_refused(
     assert set(server.requested) == {"/api/auth/jwks"}
 
 
-def test_an_audience_may_stand_among_others(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_a_token_may_have_several_audiences(server: AuthServer, verifier: TokenVerifier) -> None:
     token = ED.token(server.claims(aud=["http://other.example", server.url]))
 
     assert run(verifier.verify(token)).id == "ann"
 
 
-def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None:
+def test_issuer_and_audience_can_be_configured(server: AuthServer) -> None:
     settings = settings_for(
         make_url("sqlite:///unused.db"),
         better_auth_url=server.url,
@@ -136,7 +136,9 @@ def test_issuer_and_audience_are_the_configured_ones(server: AuthServer) -> None
 
 
 @pytest.mark.parametrize("audience", ["b", ["a"], ["c", "b"]])
-def test_one_of_several_audiences_is_enough(server: AuthServer, audience: object) -> None:
+def test_one_of_several_configured_audiences_is_enough(
+    server: AuthServer, audience: object
+) -> None:
     settings = settings_for(
         make_url("sqlite:///unused.db"), better_auth_url=server.url, jwt_audience="a, b"
     )
@@ -156,7 +158,7 @@ def test_one_of_several_audiences_is_enough(server: AuthServer, audience: object
         ("", {"jwks_url": "{server}/.well-known/jwks.json?p=1"}, "/.well-known/jwks.json?p=1"),
     ],
 )
-def test_the_key_set_is_read_where_the_settings_say(
+def test_the_key_set_is_fetched_from_the_configured_url(
     server: AuthServer, path: str, others: dict[str, str], asked: str
 ) -> None:
     given = {name: url.format(server=server.url) for name, url in others.items()}
@@ -173,12 +175,12 @@ def _without(member: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _without_alg(algorithm: str) -> dict[str, Any]:
-    """A member as Better Auth published it before version 1.3."""
+    """Return the key as Better Auth published it before version 1.3, without `alg`."""
     return _without(KEYS[algorithm].member, "alg")
 
 
-# What the type and the curve of a key allow.
-ALLOWED = {
+# The algorithms that the type and the curve of a key allow.
+ALLOWED_ALGORITHMS = {
     "EdDSA": ["EdDSA", "Ed25519"],
     "Ed25519": ["EdDSA", "Ed25519"],
     "ES256": ["ES256"],
@@ -190,7 +192,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("alg", [{}, {"alg": None}], ids=["absent", "null"])
 @pytest.mark.parametrize("of_key", ALGORITHMS)
-def test_a_key_without_alg_verifies_what_its_type_and_curve_allow(
+def test_a_key_without_alg_verifies_the_algorithms_of_its_type_and_curve(
     server: AuthServer, verifier: TokenVerifier, of_key: str, alg: dict[str, Any]
 ) -> None:
     key = KEYS[of_key]
@@ -199,16 +201,20 @@ def test_a_key_without_alg_verifies_what_its_type_and_curve_allow(
     async def accepted() -> list[str]:
         names = []
         for algorithm in ALGORITHMS:
-            signer = key.signing(algorithm) if algorithm in ALLOWED[of_key] else KEYS[algorithm]
+            signer = (
+                key.signing(algorithm)
+                if algorithm in ALLOWED_ALGORITHMS[of_key]
+                else KEYS[algorithm]
+            )
             try:
                 await verifier.verify(signer.token(server.claims()))
             except InvalidTokenError as error:
-                assert str(error) == "Token is signed with another algorithm than its key's"  # noqa: PT017  # the others are accepted
+                assert str(error) == "Token is signed with an algorithm that its key does not allow"  # noqa: PT017  # the other algorithms are accepted
             else:
                 names.append(algorithm)
         return names
 
-    assert run(accepted()) == ALLOWED[of_key]
+    assert run(accepted()) == ALLOWED_ALGORITHMS[of_key]
 
 
 @pytest.mark.parametrize("of_key", ALGORITHMS)
@@ -217,7 +223,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
 ) -> None:
     server.members = [_without_alg(of_key)]
     hostile = of_key_set(KEYS[of_key], server.claims(), f"{server.url}/canary")
-    others = set(ALLOWED[of_key]) - {of_key}
+    others = set(ALLOWED_ALGORITHMS[of_key]) - {of_key}
 
     async def accepted() -> list[str]:
         names = []
@@ -229,7 +235,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
             names.append(name)
         return names
 
-    # A key without alg is for both names of EdDSA, and the same signature is good under both.
+    # A key without alg is valid for both names of EdDSA, and so is the same signature.
     renamed = {f"{of_key}: says {other}" for other in others if of_key in {"EdDSA", "Ed25519"}}
     assert set(run(accepted())) == renamed
     assert set(server.requested) == {"/api/auth/jwks"}
@@ -239,7 +245,7 @@ def test_hostile_tokens_are_refused_by_a_key_without_alg_too(
     ("stated", "other"),
     [("EdDSA", "Ed25519"), ("Ed25519", "EdDSA"), ("RS256", "PS256"), ("PS256", "RS256")],
 )
-def test_a_key_with_alg_verifies_that_algorithm_only_whatever_its_type_allows(
+def test_a_key_with_alg_verifies_only_that_algorithm(
     server: AuthServer, verifier: TokenVerifier, stated: str, other: str
 ) -> None:
     server.members = [KEYS[stated].member]
@@ -250,7 +256,7 @@ def test_a_key_with_alg_verifies_that_algorithm_only_whatever_its_type_allows(
     assert refused.value.hint == f"Token is signed with {other}, but its key is for {stated}"
 
 
-def test_members_with_one_kid_are_told_apart_by_their_algorithms(
+def test_keys_with_the_same_kid_are_distinguished_by_algorithm(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     keys = [KEYS["ES256"], ED, KEYS["RS256"], KEYS["RS256"].signing("PS256")]
@@ -261,7 +267,7 @@ def test_members_with_one_kid_are_told_apart_by_their_algorithms(
         assert run(verifier.verify(key.token(server.claims()))).id == "ann"
 
 
-def test_of_two_members_with_the_same_kid_and_algorithm_the_first_counts(
+def test_the_first_of_two_keys_with_the_same_kid_and_algorithm_is_used(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     second = SigningKey("EdDSA")
@@ -281,7 +287,7 @@ def test_a_token_without_kid_is_refused_even_if_there_is_one_key(
         run(verifier.verify(token))
 
 
-UNUSABLE: dict[str, Any] = {
+UNUSABLE_KEYS: dict[str, Any] = {
     "null": None,
     "text": "key",
     "number": 1,
@@ -335,8 +341,8 @@ UNUSABLE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE.items()])
-def test_an_unusable_member_is_stepped_over(
+@pytest.mark.parametrize("member", [pytest.param(m, id=name) for name, m in UNUSABLE_KEYS.items()])
+def test_an_unusable_key_is_ignored(
     server: AuthServer, verifier: TokenVerifier, member: object
 ) -> None:
     good = SigningKey("ES256", "good")
@@ -360,7 +366,7 @@ def test_an_unusable_member_is_stepped_over(
         {"createdAt": "2025-01-01", "expiresAt": None, "z": [1e300]},
     ],
 )
-def test_a_member_may_say_more_about_itself(
+def test_unknown_members_of_a_key_are_ignored(
     server: AuthServer, verifier: TokenVerifier, extra: dict[str, Any]
 ) -> None:
     server.members = [ED.member | extra]
@@ -369,9 +375,9 @@ def test_a_member_may_say_more_about_itself(
 
 
 DOCUMENT = json.dumps({"keys": [ED.member]})
-SOON = {"FETCH_TIMEOUT_SECONDS": 1.0}
+SHORT_TIMEOUT = {"FETCH_TIMEOUT_SECONDS": 1.0}
 
-# What the server does differently, and the constants of jwks that make a test of it short.
+# How the server misbehaves, and constants of jwks that make its test fast.
 MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "error": ({"status": 500}, {}),
     "not found": ({"status": 404}, {}),
@@ -382,8 +388,8 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     ),
     "large": ({"body": DOCUMENT.encode() + b" " * jwks.KEY_SET_MAX_BYTES}, {}),
     "deep": ({"body": b"[" * 50_000}, {}),
-    "slow": ({"delay_seconds": 2}, SOON),
-    "dripping": ({"pause_seconds": 0.05}, SOON),
+    "slow": ({"delay_seconds": 2}, SHORT_TIMEOUT),
+    "dripping": ({"pause_seconds": 0.05}, SHORT_TIMEOUT),
     "cut off": ({"headers": {"Content-Length": str(len(DOCUMENT) + 1)}}, {}),
     **{
         encoding: ({"body": DOCUMENT.encode(encoding)}, {})
@@ -399,41 +405,41 @@ MISBEHAVIORS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
 }
 
 
-def _misbehave(server: AuthServer, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    attributes, constants = MISBEHAVIORS[how]
+def _misbehave(server: AuthServer, misbehavior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes, constants = MISBEHAVIORS[misbehavior]
     for name, value in attributes.items():
         setattr(server, name, value)
     for name, seconds in constants.items():
         monkeypatch.setattr(jwks, name, seconds)
 
 
-@pytest.mark.parametrize("how", MISBEHAVIORS)
-def test_without_any_key_a_server_that_misbehaves_is_unavailable(
-    server: AuthServer, verifier: TokenVerifier, how: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("misbehavior", MISBEHAVIORS)
+def test_without_cached_keys_a_misbehaving_server_is_unavailable(
+    server: AuthServer, verifier: TokenVerifier, misbehavior: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _misbehave(server, how, monkeypatch)
+    _misbehave(server, misbehavior, monkeypatch)
 
     with pytest.raises(AuthServerUnavailableError):
         run(verifier.verify(ED.token(server.claims())))
     assert set(server.requested) == {"/api/auth/jwks"}
 
 
-@pytest.mark.parametrize("how", MISBEHAVIORS)
-def test_known_keys_go_on_working_when_the_server_misbehaves(
+@pytest.mark.parametrize("misbehavior", MISBEHAVIORS)
+def test_cached_keys_keep_working_when_the_server_misbehaves(
     server: AuthServer,
     verifier: TokenVerifier,
-    how: str,
-    age: Callable[[], None],
+    misbehavior: str,
+    make_stale: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        _misbehave(server, how, monkeypatch)
-        age()
+        _misbehave(server, misbehavior, monkeypatch)
+        make_stale()
         for number in range(3):
             await verifier.verify(ED.token(server.claims(jti=number)))
-            await _fetched(verifier, server, times=number + 2)
-        with pytest.raises(InvalidTokenError, match="key that is not known"):
+            await _wait_for_fetch(verifier, server, times=number + 2)
+        with pytest.raises(InvalidTokenError, match="unknown key"):
             await verifier.verify(SigningKey("EdDSA", "k2").token(server.claims()))
 
     _run(scenario, verifier)
@@ -443,21 +449,21 @@ def _log(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line.getMessage() for line in caplog.records if line.name == "jwks"]
 
 
-NO_KEY_SET = "its answer is not a key set"
+NOT_A_KEY_SET = "its response is not a key set"
 
 
 @pytest.mark.parametrize(
     ("status", "body", "problem"),
     [
-        *((status, None, f"it answered {status}") for status in (204, 301, 302, 307, 308)),
-        *((status, None, f"it answered {status}") for status in (400, 401, 403, 404, 405, 410)),
-        (200, b"<!doctype html>", NO_KEY_SET),
-        (200, b'{"status": "ok"}', NO_KEY_SET),
-        (200, b'{"keys": {"k1": {}}}', NO_KEY_SET),
-        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its answer is larger than 65536 bytes"),
+        *((status, None, f"it responded {status}") for status in (204, 301, 302, 307, 308)),
+        *((status, None, f"it responded {status}") for status in (400, 401, 403, 404, 405, 410)),
+        (200, b"<!doctype html>", NOT_A_KEY_SET),
+        (200, b'{"status": "ok"}', NOT_A_KEY_SET),
+        (200, b'{"keys": {"k1": {}}}', NOT_A_KEY_SET),
+        (200, b" " * (jwks.KEY_SET_MAX_BYTES + 1), "its response is larger than 65536 bytes"),
     ],
 )
-def test_a_wrong_url_is_reported_once_with_what_to_set(
+def test_a_wrong_url_is_logged_once_with_the_settings_to_check(
     server: AuthServer,
     verifier: TokenVerifier,
     status: int,
@@ -486,7 +492,7 @@ def test_a_wrong_url_is_reported_once_with_what_to_set(
     assert _log(caplog) == [wrong, f"Read the whole key set from {server.url}/api/auth/jwks"]
 
 
-def test_an_outage_is_reported_as_one_and_another_problem_anew(
+def test_each_kind_of_outage_is_logged_once(
     server: AuthServer,
     verifier: TokenVerifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -502,12 +508,12 @@ def test_an_outage_is_reported_as_one_and_another_problem_anew(
 
     _run(scenario, verifier)
     assert _log(caplog) == [
-        f"No key set from {server.url}/api/auth/jwks: it answered {status}"
+        f"No key set from {server.url}/api/auth/jwks: it responded {status}"
         for status in dict.fromkeys(statuses)
     ]
 
 
-def test_an_auth_server_that_does_not_answer_is_an_outage(
+def test_an_auth_server_that_does_not_respond_is_logged_as_an_outage(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jwks, "RETRY_AFTER_SECONDS", 0)
@@ -525,10 +531,10 @@ def test_an_auth_server_that_does_not_answer_is_an_outage(
     assert _log(caplog) == [f"No key set from {url}/api/auth/jwks: All connection attempts failed"]
 
 
-def test_ignored_members_are_reported_once_with_the_reasons(
+def test_ignored_keys_are_logged_once_with_the_reasons(
     server: AuthServer,
     verifier: TokenVerifier,
-    age: Callable[[], None],
+    make_stale: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     unusable = [1, _without(ED.member, "x"), ED.member | {"use": "enc"}, ED.member | {"alg": "XY"}]
@@ -537,20 +543,20 @@ def test_ignored_members_are_reported_once_with_the_reasons(
         server.members = [ED.member, *unusable]
         await verifier.verify(ED.token(server.claims()))
         for times in (2, 3):
-            age()
+            make_stale()
             await verifier.verify(ED.token(server.claims()))
-            await _fetched(verifier, server, times)
+            await _wait_for_fetch(verifier, server, times)
 
     _run(scenario, verifier)
     (line,) = _log(caplog)
     assert line == (
         f"Ignored keys in the set of {server.url}/api/auth/jwks: number 2: not an object; "
         "number 3: KeyError; number 4: not for verifying signatures; "
-        "number 5: its kty, crv and alg name no algorithm that is accepted"
+        "number 5: its kty, crv and alg match no accepted algorithm"
     )
 
 
-def test_many_unusable_members_are_one_short_line_of_log(
+def test_many_unusable_keys_are_logged_in_one_short_line(
     server: AuthServer, verifier: TokenVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.body = b'{"keys": [%s]}' % b",".join([json.dumps(ED.member).encode(), *[b"1"] * 30_000])
@@ -567,14 +573,14 @@ def test_a_byte_order_mark_before_the_key_set_is_ignored(
     assert run(verifier.verify(ED.token(server.claims()))).id == "ann"
 
 
-def test_a_set_without_keys_is_an_answer(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_an_empty_key_set_is_valid(server: AuthServer, verifier: TokenVerifier) -> None:
     server.members = []
 
-    with pytest.raises(InvalidTokenError, match="key that is not known"):
+    with pytest.raises(InvalidTokenError, match="unknown key"):
         run(verifier.verify(ED.token(server.claims())))
 
 
-def test_an_auth_server_that_comes_is_used(
+def test_an_auth_server_that_becomes_available_is_used(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -592,7 +598,7 @@ def test_an_auth_server_that_comes_is_used(
     _run(scenario, verifier)
 
 
-def test_many_who_need_the_set_share_one_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_concurrent_callers_share_one_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
     server.delay_seconds = 0.2
 
     async def scenario() -> None:
@@ -604,7 +610,7 @@ def test_many_who_need_the_set_share_one_fetch(server: AuthServer, verifier: Tok
     assert server.fetches == 1
 
 
-def test_one_who_gives_up_does_not_stop_the_fetch(
+def test_a_canceled_caller_does_not_stop_the_fetch(
     server: AuthServer, verifier: TokenVerifier
 ) -> None:
     server.delay_seconds = 0.2
@@ -642,7 +648,9 @@ def test_a_thousand_unknown_kids_cause_two_fetches_at_most(
     assert server.fetches <= 2
 
 
-def test_a_known_key_does_not_wait_for_a_fetch(server: AuthServer, verifier: TokenVerifier) -> None:
+def test_a_cached_key_does_not_wait_for_a_fetch(
+    server: AuthServer, verifier: TokenVerifier
+) -> None:
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
         server.delay_seconds = 0.5
@@ -676,15 +684,15 @@ def test_after_a_rotation_the_first_token_of_the_new_key_is_accepted(
 
 
 def test_a_rotation_during_a_fetch_is_found_by_the_next(
-    server: AuthServer, verifier: TokenVerifier, age: Callable[[], None]
+    server: AuthServer, verifier: TokenVerifier, make_stale: Callable[[], None]
 ) -> None:
     rotated = SigningKey("EdDSA", "k2")
 
     async def scenario() -> None:
         await verifier.verify(ED.token(server.claims()))
-        age()
+        make_stale()
         await verifier.verify(ED.token(server.claims(jti=1)))
-        await _fetched(verifier, server, times=1)
+        await _wait_for_fetch(verifier, server, times=1)
         server.body = json.dumps({"keys": [ED.member]}).encode()
         server.delay_seconds = 0.2
         await verifier.verify(ED.token(server.claims(jti=2)))
@@ -696,13 +704,13 @@ def test_a_rotation_during_a_fetch_is_found_by_the_next(
     _run(scenario, verifier)
 
 
-def test_a_token_is_verified_once(
+def test_a_token_is_verified_only_once(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = []
     verify = jws.verify
 
-    def note(*arguments: Any) -> object:  # noqa: ANN401  # passed on as they are
+    def note(*arguments: Any) -> object:  # noqa: ANN401  # passed on unchanged
         verified.append(arguments)
         return verify(*arguments)
 
@@ -721,7 +729,7 @@ def test_a_token_is_verified_once(
     _run(scenario, verifier)
 
 
-def test_the_accepted_tokens_are_bounded(
+def test_the_cache_of_accepted_tokens_is_bounded(
     server: AuthServer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "ACCEPTED_TOKENS_MAX", 3)
@@ -735,12 +743,12 @@ def test_the_accepted_tokens_are_bounded(
 
 
 @pytest.mark.parametrize(
-    ("kid", "refusal"), [("k2", "key that is not known"), ("k1", "signature is not valid")]
+    ("kid", "refusal"), [("k2", "unknown key"), ("k1", "signature is not valid")]
 )
 def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
     server: AuthServer,
     verifier: TokenVerifier,
-    age: Callable[[], None],
+    make_stale: Callable[[], None],
     kid: str,
     refusal: str,
 ) -> None:
@@ -748,9 +756,9 @@ def test_an_accepted_token_is_dropped_when_its_key_leaves_the_set(
         token = ED.token(server.claims())
         await verifier.verify(token)
         server.members = [SigningKey("EdDSA", kid).member]
-        age()
+        make_stale()
         await verifier.verify(token)
-        await _fetched(verifier, server, times=2)
+        await _wait_for_fetch(verifier, server, times=2)
 
         with pytest.raises(InvalidTokenError, match=refusal):
             await verifier.verify(token)

@@ -1,4 +1,4 @@
-"""The format of the lines; what a request's line holds is in tests/contract/test_request_log.py."""
+"""The format of log lines. tests/contract/test_request_log.py tests the fields of requests."""
 
 import asyncio
 import io
@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from logs import CHATTY, RequestLog, configure_logging
 
-THEIRS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
+OTHER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", *CHATTY)
 
 
 class Stream(io.StringIO):
-    """A standard error that is a terminal, or is not."""
+    """A stream that is a terminal or not."""
 
     def __init__(self, *, terminal: bool) -> None:
         super().__init__()
@@ -30,12 +30,13 @@ class Stream(io.StringIO):
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stream]]:
-    """Configure logging onto a stream; it is as it was afterwards."""
+    """Configure logging to a stream, and restore the configuration afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers = []  # or they would be closed
+    root.handlers = []  # otherwise, they would be closed
     before = {
-        name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in THEIRS
+        name: (logging.getLogger(name).level, logging.getLogger(name).propagate)
+        for name in OTHER_LOGGERS
     }
 
     def configure(*, terminal: bool = False, level: str = "INFO") -> Stream:
@@ -59,14 +60,14 @@ def test_a_line_is_a_json_object(configured: Callable[..., Stream]) -> None:
     )
 
     line = json.loads(stream.getvalue())
-    told = datetime.fromisoformat(line.pop("time"))
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+    logged_at = datetime.fromisoformat(line.pop("time"))
+    assert abs((datetime.now(UTC) - logged_at).total_seconds()) < 60
     assert line == {"level": "INFO", "logger": "uvicorn.error", "message": "Started here\n\x1b[0m"}
     assert stream.getvalue().isascii()
     assert stream.getvalue().count("\n") == 1
 
 
-def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> None:
+def test_lines_at_a_terminal_are_readable(configured: Callable[..., Stream]) -> None:
     stream = configured(terminal=True)
 
     logging.getLogger("logs").info("GET / 200", extra={"user_id": "ann\n", "reason": None})
@@ -74,7 +75,7 @@ def test_at_a_terminal_a_line_is_readable(configured: Callable[..., Stream]) -> 
     assert stream.getvalue().endswith(" INFO    GET / 200 user_id='ann\\n'\n")
 
 
-def test_a_traceback_is_in_the_line_and_without_the_statement(
+def test_a_logged_traceback_does_not_contain_the_statement(
     configured: Callable[..., Stream],
 ) -> None:
     stream = configured()
@@ -93,15 +94,15 @@ def test_a_traceback_is_in_the_line_and_without_the_statement(
     assert "s3cret" not in line["exc_info"]
 
 
-def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Stream]) -> None:
+def test_uvicorns_access_log_is_off(configured: Callable[..., Stream]) -> None:
     configured()
 
-    # What uvicorn asks before it writes one.
+    # uvicorn checks this before it writes an access log line.
     assert not logging.getLogger("uvicorn.access").hasHandlers()
 
 
 @pytest.mark.parametrize(
-    ("level", "name", "told"),
+    ("level", "name", "logged"),
     [
         ("INFO", "main", True),
         ("WARNING", "main", False),
@@ -110,17 +111,17 @@ def test_the_servers_own_line_for_a_request_is_off(configured: Callable[..., Str
         ("INFO", "alembic.runtime.migration", False),
     ],
 )
-def test_the_level_holds_for_all_but_the_chatty(
-    configured: Callable[..., Stream], level: str, name: str, *, told: bool
+def test_the_level_applies_to_all_but_the_chatty_loggers(
+    configured: Callable[..., Stream], level: str, name: str, *, logged: bool
 ) -> None:
     stream = configured(level=level)
 
     logging.getLogger(name).info("something")
 
-    assert bool(stream.getvalue()) is told
+    assert bool(stream.getvalue()) is logged
 
 
-def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Stream]) -> None:
+def test_lines_logged_during_a_request_have_its_id(configured: Callable[..., Stream]) -> None:
     stream = configured()
 
     async def app(_: Scope, __: Receive, ___: Send) -> None:
@@ -136,7 +137,7 @@ def test_a_line_that_a_request_causes_has_its_id(configured: Callable[..., Strea
     ]
 
 
-def test_what_is_no_request_has_no_line(configured: Callable[..., Stream]) -> None:
+def test_lifespan_events_are_not_logged(configured: Callable[..., Stream]) -> None:
     stream = configured()
     passed: list[Scope] = []
 

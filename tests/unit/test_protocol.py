@@ -1,4 +1,4 @@
-"""What stands before the routes, without any: heads and answers on a real connection."""
+"""The HTTP protocol: request headers and responses on a real connection, without routes."""
 
 import asyncio
 import json
@@ -33,8 +33,8 @@ def port() -> Iterator[int]:
         yield port
 
 
-def _converse(port: int, *parts: bytes) -> bytes:
-    """Send the parts, and receive until the server closes the connection."""
+def _exchange(port: int, *parts: bytes) -> bytes:
+    """Send the parts, and read until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         received = b""
         try:
@@ -42,32 +42,32 @@ def _converse(port: int, *parts: bytes) -> bytes:
                 connection.sendall(part)
             while chunk := connection.recv(65536):
                 received += chunk
-        except ConnectionError:  # pragma: no cover  # it did not read all that was sent
+        except ConnectionError:  # pragma: no cover  # the server did not read everything
             pass
         return received
 
 
-def test_an_answer_keeps_the_headers_that_it_states_itself(port: int) -> None:
-    answer = _converse(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
+def test_a_response_keeps_the_headers_that_it_sets_itself(port: int) -> None:
+    response = _exchange(port, b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").lower()
 
-    assert answer.count(b"cache-control: ") == 1
-    assert b"cache-control: max-age=60\r\n" in answer
-    assert b"vary: origin\r\n" in answer
-    assert b"x-content-type-options: nosniff\r\n" in answer
+    assert response.count(b"cache-control: ") == 1
+    assert b"cache-control: max-age=60\r\n" in response
+    assert b"vary: origin\r\n" in response
+    assert b"x-content-type-options: nosniff\r\n" in response
 
 
 def test_one_connection_serves_many_requests(port: int) -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
 
-    assert _converse(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
+    assert _exchange(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
 
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
         ([b"This is not HTTP\r\n\r\n"], NOT_HTTP),
-        # To the byte: what the server has not read when it closes would cost us its answer.
+        # Exactly this many bytes: if the server closes with unread data, the response is lost.
         ([b"GET / HTTP/1.1\r\n".ljust(16), b"X: ".ljust(65_521, b"x")], TOO_LARGE),
         (
             [b"GET / HTTP/1.1\r\n", *[b"X: " + b"x" * 59 + b"\r\n"] * 1023, b"X: " + b"x" * 46],
@@ -75,10 +75,10 @@ def test_one_connection_serves_many_requests(port: int) -> None:
         ),
     ],
 )
-def test_a_head_that_is_refused_is_answered_in_the_one_body(
+def test_refused_request_headers_get_the_standard_error_body(
     port: int, parts: list[bytes], expected: object
 ) -> None:
-    head, _, body = _converse(port, *parts).partition(b"\r\n\r\n")
+    head, _, body = _exchange(port, *parts).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\ncontent-type: application/json\r\n" in head
@@ -87,22 +87,22 @@ def test_a_head_that_is_refused_is_answered_in_the_one_body(
 
 
 @pytest.mark.parametrize(
-    ("begun", "answers"),
+    ("request_part", "responses"),
     [
         (b"", 0),
         (b"GET /own HTT", 0),
         (b"GET /own HTTP/1.1\r\nHost: x\r\n\r\nGET /own HTTP/1.1\r\n", 1),
     ],
 )
-def test_a_head_that_does_not_end_ends_the_connection(
-    port: int, begun: bytes, answers: int, monkeypatch: pytest.MonkeyPatch
+def test_incomplete_request_headers_close_the_connection(
+    port: int, request_part: bytes, responses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
 
-    assert _converse(port, begun).count(b"HTTP/1.1 200 OK") == answers
+    assert _exchange(port, request_part).count(b"HTTP/1.1 200 OK") == responses
 
 
-def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> None:
+def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     server = served(Headers(app))
     port = server.__enter__()
@@ -114,39 +114,39 @@ def test_a_request_on_an_idle_connection_is_answered_while_the_server_ends() -> 
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
         ending = pool.submit(server.__exit__, None, None, None)
-        while _takes_connections(port):
+        while _accepts_connections(port):
             time.sleep(0.01)
         connection.sendall(request)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
+        response = b"".join(iter(lambda: connection.recv(65536), b""))  # to the connection's end
         ending.result()
 
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"\r\nconnection: close" in answer
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close" in response
 
 
-def test_a_connection_accepted_as_the_server_ends_is_closed_after_its_answer() -> None:
+def test_a_connection_accepted_during_shutdown_is_closed_after_its_response() -> None:
     config = uvicorn.Config(app, lifespan="off")
     config.load()
 
     async def scenario() -> bytes:
         def make_protocol() -> protocol.Protocol:
-            asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is told
+            asyncio.get_running_loop().call_soon(listener.close)  # before the protocol is notified
             return protocol.Protocol(config, ServerState(), {})
 
         listener = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await reader.read()  # to the connection's end
+        response = await reader.read()  # to the connection's end
         writer.close()
-        return answer
+        return response
 
-    answer = asyncio.run(scenario())
+    response = asyncio.run(scenario())
 
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"\r\nconnection: close" in answer
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\nconnection: close" in response
 
 
-def _takes_connections(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 30).close()
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""Which key sets are fetched through the proxy that the environment names."""
+"""Fetching key sets through the proxy of the environment."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[AuthServer]:
-    """A server that answers as an auth server and as a proxy to one."""
+    """A server that acts as an auth server and as a proxy to one."""
     with auth_server() as server:
         server.members = [ED.member]
         yield server
 
 
 def _get(key_set: KeySet) -> VerificationKey:
-    """Get the key in a thread of its own, for coverage: see test_key_set.run."""
+    """Return the key. This runs in its own thread because of coverage: see test_key_set.run."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, key_set.get("k1")).result()["EdDSA"]
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("credentials", ["", "ann:s3cret@", "http://ann:s3cret@"])
-def test_a_public_host_is_asked_through_the_proxy_which_the_log_names(
+def test_a_public_host_is_fetched_through_the_proxy_and_the_proxy_is_logged(
     server: AuthServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -73,9 +73,7 @@ def test_a_public_host_is_asked_through_the_proxy_which_the_log_names(
         "[fd00::1]",
     ],
 )
-def test_a_host_of_a_private_network_is_asked_directly(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_a_private_host_is_fetched_directly(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     for name in PROXIES[:3]:
         monkeypatch.setenv(name, "http://proxy.example:3128")
 
@@ -83,7 +81,7 @@ def test_a_host_of_a_private_network_is_asked_directly(
     assert KeySet(f"https://{host}/jwks").name == f"https://{host}/jwks"
 
 
-def test_a_proxy_does_not_come_between_this_service_and_an_auth_server_beside_it(
+def test_a_proxy_is_not_used_for_an_auth_server_on_loopback(
     server: AuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
@@ -93,7 +91,7 @@ def test_a_proxy_does_not_come_between_this_service_and_an_auth_server_beside_it
     assert key.public["x"] == ED.member["x"]
 
 
-def test_a_host_in_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_in_no_proxy_is_fetched_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", ".example.com")
 
@@ -111,7 +109,7 @@ def test_a_host_in_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -
         "http://ann:s3/cret@h:x",
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
+def test_an_unusable_proxy_is_logged_without_its_password(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)

@@ -1,4 +1,4 @@
-"""What a setting may be, and what is said of one that is not."""
+"""Valid settings, and the messages for invalid ones."""
 
 import os
 import threading
@@ -76,7 +76,7 @@ def test_only_the_secret_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sqlite:////var/lib/tasks.db", "sqlite:////var/lib/tasks.db"),
     ],
 )
-def test_a_database_url_is_taken_as_hosts_hand_it_out(
+def test_database_urls_of_hosting_providers_are_accepted(
     monkeypatch: pytest.MonkeyPatch, given: str, used: str
 ) -> None:
     _environment(monkeypatch, DATABASE_URL=given)
@@ -84,53 +84,55 @@ def test_a_database_url_is_taken_as_hosts_hand_it_out(
     assert Settings(_env_file=None).database_url == make_url(used)
 
 
-EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; put the secret of your Better Auth server there"
-SHOULD_LOOK = "RATE_LIMIT must look like 100/minute; second, hour and day are known as well"
-SHOULD_BEGIN = "DATABASE_URL must begin with postgresql:// or with sqlite:/// and a file's path"
-NO_SERVER = "BETTER_AUTH_URL is not a URL; it looks like https://app.example.com"
-NEITHER = (
+EMPTY_SECRET = "BETTER_AUTH_SECRET is empty; set it to the secret of your Better Auth server"
+INVALID_RATE = "RATE_LIMIT must be a number per second, minute, hour or day, such as 100/minute"
+UNSUPPORTED_DATABASE = (
+    "DATABASE_URL must begin with postgresql:// or with sqlite:/// and the path of a file"
+)
+INVALID_SERVER_URL = "BETTER_AUTH_URL is not a URL such as https://app.example.com"
+NEITHER_IS_SET = (
     "Neither BETTER_AUTH_URL nor BETTER_AUTH_SECRET is set: "
-    "put your Better Auth server's URL, or its secret, there"
+    "set one of them to your Better Auth server's URL or secret"
 )
 NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
-NO_QUERY = (
+INVALID_QUERY = (
     "DATABASE_URL cannot be read by PostgreSQL's libpq; in a password, write & as %26 and = as %3D"
 )
-NO_USER = "must not contain @: a user name or a password does not belong there"
-NO_REDIS = "RATE_LIMIT_STORE is not a URL of Redis; it looks like redis://:password@host:6379/0"
-NO_ORIGIN = (
+HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
+INVALID_REDIS_URL = "RATE_LIMIT_STORE is not a Redis URL such as redis://:password@host:6379/0"
+INVALID_ORIGIN = (
     "CORS_ORIGINS (value 1) must be origins such as https://app.example.com, separated by commas, "
-    "without quotes and brackets"
+    "without quotes or brackets"
 )
-NO_WILDCARD = (
+HAS_WILDCARD = (
     "CORS_ORIGINS (value 1) must name each origin, or be * alone: there are no other wildcards"
 )
-IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password@host/name"
+INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:password@host/name"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("DATABASE_URL", "", IS_NO_URL),
-        ("DATABASE_URL", "s3cret", IS_NO_URL),
-        ("DATABASE_URL", "postgresql://u:s3cret@h:port/d", IS_NO_URL),
-        ("DATABASE_URL", "mysql://u:s3cret@h/d", SHOULD_BEGIN),
-        ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", SHOULD_BEGIN),
-        ("DATABASE_URL", "sqlite://", SHOULD_BEGIN),
-        ("RATE_LIMIT", "", SHOULD_LOOK),
-        ("RATE_LIMIT", "0/minute", SHOULD_LOOK),
-        ("RATE_LIMIT", "100", SHOULD_LOOK),
-        ("RATE_LIMIT", "100/fortnight", SHOULD_LOOK),
+        ("DATABASE_URL", "", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "s3cret", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "postgresql://u:s3cret@h:port/d", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "mysql://u:s3cret@h/d", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "sqlite://", UNSUPPORTED_DATABASE),
+        ("RATE_LIMIT", "", INVALID_RATE),
+        ("RATE_LIMIT", "0/minute", INVALID_RATE),
+        ("RATE_LIMIT", "100", INVALID_RATE),
+        ("RATE_LIMIT", "100/fortnight", INVALID_RATE),
         (
             "RATE_LIMIT_STORE",
             "memcached://s3cret",
             "RATE_LIMIT_STORE must begin with redis://, rediss:// or unix://",
         ),
-        ("DATABASE_URL", "sqlite:///:memory:", SHOULD_BEGIN),
-        ("DATABASE_URL", "sqlite://u:s3cret@h/x.db", SHOULD_BEGIN),
+        ("DATABASE_URL", "sqlite:///:memory:", UNSUPPORTED_DATABASE),
+        ("DATABASE_URL", "sqlite://u:s3cret@h/x.db", UNSUPPORTED_DATABASE),
         (
             "DATABASE_URL",
             "sqlite:///x.db?timeout=s3cret",
@@ -157,7 +159,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             ]
         ),
         *(
-            ("DATABASE_URL", f"postgresql://{rest}", IS_NO_URL)
+            ("DATABASE_URL", f"postgresql://{rest}", INVALID_DATABASE_URL)
             for rest in [
                 "u:p%00@h/d",
                 "u:p%ff@h/d",
@@ -171,10 +173,10 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 "[1:x]/d",
             ]
         ),
-        ("DATABASE_URL", "postgresql:app:s3cret@h/d", IS_NO_URL),
-        ("DATABASE_URL", "host=h password=s3cret", IS_NO_URL),
+        ("DATABASE_URL", "postgresql:app:s3cret@h/d", INVALID_DATABASE_URL),
+        ("DATABASE_URL", "host=h password=s3cret", INVALID_DATABASE_URL),
         *(
-            ("DATABASE_URL", f"postgresql://h/d?{query}", NO_QUERY)
+            ("DATABASE_URL", f"postgresql://h/d?{query}", INVALID_QUERY)
             for query in [
                 "password=Sup3r&S3cretTail",
                 "password=Sup3r&S3cretTail=1",
@@ -184,7 +186,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             ]
         ),
         *(
-            ("CORS_ORIGINS", text, NO_ORIGIN)
+            ("CORS_ORIGINS", text, INVALID_ORIGIN)
             for text in [
                 '["http://localhost:3000"]',
                 "'http://localhost:3000'",
@@ -207,7 +209,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             ]
         ),
         *(
-            ("CORS_ORIGINS", text, NO_WILDCARD)
+            ("CORS_ORIGINS", text, HAS_WILDCARD)
             for text in [
                 "http://*.vercel.app",
                 "http://localhost:*",
@@ -215,10 +217,10 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 "*.example.com",
             ]
         ),
-        ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {NO_USER}"),
-        ("CORS_ORIGINS", "http://a, b", NO_ORIGIN.replace("1", "2")),
+        ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {HAS_CREDENTIALS}"),
+        ("CORS_ORIGINS", "http://a, b", INVALID_ORIGIN.replace("1", "2")),
         *(
-            (name, url, f"{name} {NO_USER}")
+            (name, url, f"{name} {HAS_CREDENTIALS}")
             for name in ("BETTER_AUTH_URL", "JWKS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT")
             for url in [
                 "https://u:s3cret@h",
@@ -226,11 +228,11 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
                 "https://u:1/S3cret@h",
             ]
         ),
-        ("JWKS_URL", "h/keys", "JWKS_URL is not a URL; it looks like https://app.example.com"),
+        ("JWKS_URL", "h/keys", "JWKS_URL is not a URL such as https://app.example.com"),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "h:4318",
-            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL; it looks like https://app.example.com",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL such as https://app.example.com",
         ),
         (
             "RATE_LIMIT_STORE",
@@ -242,7 +244,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             for rest in [":Sup3r@S3cretTail@h", ":Sup3r#S3cretTail@h", "u:Sup3r/S3cretTail@h:1"]
         ),
         *(
-            ("RATE_LIMIT_STORE", f"redis://{rest}", NO_REDIS)
+            ("RATE_LIMIT_STORE", f"redis://{rest}", INVALID_REDIS_URL)
             for rest in ["h:s3cret", "h?password=Sup3r&S3cretTail=1", "h?db=s3cret", "[s3cret"]
         ),
         ("BETTER_AUTH_SECRET", " \t\r\n", EMPTY_SECRET),
@@ -261,7 +263,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
             "BETTER_AUTH_SECRET is a PEM key or certificate; it must be a shared secret",
         ),
         *(
-            ("BETTER_AUTH_URL", url, NO_SERVER)
+            ("BETTER_AUTH_URL", url, INVALID_SERVER_URL)
             for url in [
                 "",
                 "localhost:3000",
@@ -284,7 +286,7 @@ IS_NO_URL = "DATABASE_URL is not a URL; it looks like postgresql://user:password
         ),
     ],
 )
-def test_a_bad_setting_is_named_with_the_reason_and_without_its_value(
+def test_an_invalid_setting_is_reported_with_the_reason_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
 ) -> None:
     _environment(monkeypatch, **{name: value})
@@ -304,10 +306,10 @@ def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
 
-    assert explain(raised.value) == NEITHER
+    assert explain(raised.value) == NEITHER_IS_SET
 
 
-# The right-hand sides are what Node.js answers for `new URL(…).origin`.
+# The second values are the results of `new URL(…).origin` in Node.js.
 ORIGINS = [
     ("http://localhost:3000", "http://localhost:3000"),
     ("https://A.example:443/", "https://a.example"),
@@ -333,7 +335,7 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("given", "origin"), ORIGINS)
-def test_the_auth_servers_origin_is_issuer_and_audience(
+def test_the_auth_servers_origin_is_the_default_issuer_and_audience(
     monkeypatch: pytest.MonkeyPatch, given: str, origin: str
 ) -> None:
     _environment(monkeypatch, BETTER_AUTH_URL=given)
@@ -361,7 +363,7 @@ def test_a_path_in_the_auth_servers_url_is_its_base_path(
     assert Settings(_env_file=None).key_set_url == keys
 
 
-def test_the_key_set_may_be_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_set_may_have_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch, BETTER_AUTH_URL="https://h/auth", JWKS_URL="https://k/keys?p=1")
 
     settings = Settings(_env_file=None)
@@ -381,7 +383,7 @@ def test_a_key_set_alone_needs_the_issuer_and_the_audience(monkeypatch: pytest.M
 
     assert explain(raised.value) == (
         "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
-        "they say whose tokens are accepted"
+        "they determine which tokens are accepted"
     )
     assert settings.key_set_url == "https://k/keys"
     assert (settings.issuer, settings.audiences) == ("i", ("a",))
@@ -412,7 +414,7 @@ def test_issuer_and_audiences_can_be_set(
         *((given, (origin,)) for given, origin in ORIGINS),
     ],
 )
-def test_origins_are_a_list_with_commas_and_are_written_as_browsers_do(
+def test_origins_are_separated_by_commas_and_normalized(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[str, ...]
 ) -> None:
     _environment(monkeypatch, CORS_ORIGINS=given)
@@ -421,7 +423,7 @@ def test_origins_are_a_list_with_commas_and_are_written_as_browsers_do(
 
 
 @pytest.mark.parametrize("given", ["the secret\n", " the secret\r\n", "\ufeffthe secret"])
-def test_white_space_around_the_secret_is_taken_off(
+def test_white_space_around_the_secret_is_stripped(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     _environment(monkeypatch, BETTER_AUTH_SECRET=given)
@@ -437,7 +439,7 @@ def test_without_an_auth_server_there_is_no_issuer_and_no_audience() -> None:
     assert (settings.issuer, settings.audiences) == (None, ())
 
 
-def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
+def test_settings_are_frozen_and_hide_secrets() -> None:
     settings = settings_for(
         make_url("postgresql://u:s3cret@h/d?sslpassword=s3cret"),
         better_auth_secret="s3cret" * 9,
@@ -445,7 +447,7 @@ def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
     )
 
     with pytest.raises(ValidationError, match="frozen"):
-        settings.auto_migrate = False  # type: ignore[misc]  # which is the point
+        settings.auto_migrate = False  # type: ignore[misc]  # tested here
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
 
@@ -459,7 +461,7 @@ def test_settings_are_frozen_and_do_not_show_their_secrets() -> None:
         ("9/day", (9, 86400)),
     ],
 )
-def test_a_rate_is_so_many_requests_in_so_many_seconds(
+def test_a_rate_is_a_number_of_requests_per_window(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[int, int]
 ) -> None:
     _environment(monkeypatch, RATE_LIMIT=given)
@@ -467,7 +469,7 @@ def test_a_rate_is_so_many_requests_in_so_many_seconds(
     assert Settings(_env_file=None).rate_limit == used
 
 
-def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch, RATE_LIMIT_STORE="redis://u:s3cret@h")
     assert Settings(_env_file=None).rate_limit_store == "redis://u:s3cret@h"
 
@@ -475,11 +477,11 @@ def test_a_store_needs_the_package_for_it(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValidationError) as raised:
         Settings(_env_file=None)
     assert explain(raised.value) == (
-        "RATE_LIMIT_STORE needs a package that is not installed: uv sync --extra redis"
+        "RATE_LIMIT_STORE needs a package that is not installed: run uv sync --extra redis"
     )
 
 
-GOOD = "BETTER_AUTH_SECRET=the secret of the file, of 32 bytes\n"
+VALID_ENV_FILE = "BETTER_AUTH_SECRET=the secret of the file, of 32 bytes\n"
 
 
 @pytest.fixture
@@ -496,16 +498,16 @@ def env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_an_env_file_is_read_with_and_without_a_byte_order_mark(
     env_file: Path, encoding: str
 ) -> None:
-    env_file.write_text(GOOD, encoding)
+    env_file.write_text(VALID_ENV_FILE, encoding)
 
     secret = read_settings(Settings).better_auth_secret
 
     assert secret == SecretStr("the secret of the file, of 32 bytes")
 
 
-def test_an_env_file_may_be_a_pipe_as_password_managers_make_it(env_file: Path) -> None:
+def test_an_env_file_may_be_a_named_pipe(env_file: Path) -> None:
     os.mkfifo(env_file)
-    writer = threading.Thread(target=env_file.write_text, args=[GOOD])
+    writer = threading.Thread(target=env_file.write_text, args=[VALID_ENV_FILE])
     writer.start()
 
     secret = read_settings(Settings).better_auth_secret
@@ -529,7 +531,7 @@ def test_an_env_file_in_another_encoding_is_refused_in_one_line(
     encoding: str,
     comment: str,
 ) -> None:
-    env_file.write_text(f"# {comment}\n{GOOD}", encoding)
+    env_file.write_text(f"# {comment}\n{VALID_ENV_FILE}", encoding)
 
     with pytest.raises(SystemExit) as ended:
         read_settings(kind)
@@ -539,10 +541,10 @@ def test_an_env_file_in_another_encoding_is_refused_in_one_line(
     assert capsys.readouterr() == ("", line)
 
 
-def test_an_env_file_that_cannot_be_read_is_named(
+def test_an_unreadable_env_file_is_named(
     env_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env_file.mkdir()  # which Docker makes of a mounted file that is missing
+    env_file.mkdir()  # Docker creates a directory if a mounted file is missing
 
     with pytest.raises(SystemExit) as ended:
         read_settings(Settings)

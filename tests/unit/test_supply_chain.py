@@ -1,4 +1,4 @@
-"""What is said of the dependencies in SECURITY.md."""
+"""The claims of SECURITY.md about the dependencies."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def test_the_cryptography_backend_verifies() -> None:
 
 
 def test_ecdsa_is_not_imported_by_the_program() -> None:
-    """CVE-2024-23342 is ecdsa's, which python-jose brings for its other backend."""
+    """CVE-2024-23342 affects ecdsa, which python-jose installs for its other backend."""
     statement = "import main, sys; print(sorted({'ecdsa', 'rsa', 'pyasn1'} & sys.modules.keys()))"
 
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The spans of statements, and what is in no span; tests/e2e has the collector that gets them."""
+"""The spans of statements, and what they must not contain. tests/e2e has a real collector."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ def test_a_statement_is_a_span_without_its_values(
     }
 
 
-def test_a_statement_that_fails_is_a_span_that_says_so(
+def test_a_failed_statement_is_a_span_with_an_error(
     database_url: URL, exported: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     engine = create_engine(database_url)
@@ -72,7 +72,7 @@ def test_a_statement_that_fails_is_a_span_that_says_so(
     assert _attributes(span)["error.type"] in {"OperationalError", "UndefinedColumn"}
 
 
-def test_a_connection_that_fails_is_no_span(exported: InMemorySpanExporter, tracer: Tracer) -> None:
+def test_a_failed_connection_is_not_a_span(exported: InMemorySpanExporter, tracer: Tracer) -> None:
     engine = create_engine(make_url("sqlite:////nonexistent/todo.db"))
     trace_statements(engine, tracer)
 
@@ -85,7 +85,7 @@ def test_a_connection_that_fails_is_no_span(exported: InMemorySpanExporter, trac
 @pytest.mark.parametrize(
     ("query", "attributes"), [(b"", {}), (b"q=s3cret", {"url.query": "REDACTED"})]
 )
-def test_what_the_user_looks_for_is_not_in_the_span(
+def test_the_query_string_is_not_in_the_span(
     exported: InMemorySpanExporter, tracer: Tracer, query: bytes, attributes: dict[str, str]
 ) -> None:
     called: list[Scope] = []

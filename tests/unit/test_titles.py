@@ -1,4 +1,4 @@
-"""Which titles can be seen, by Unicode's general categories."""
+"""Which titles are visible, by Unicode's general categories."""
 
 import sys
 from unicodedata import category
@@ -46,12 +46,12 @@ DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description)
         "\u3164 \u200b \u2800",
     ],
 )
-def test_a_title_of_nothing_that_can_be_seen_is_refused(title: str) -> None:
+def test_a_title_without_a_visible_character_is_refused(title: str) -> None:
     with pytest.raises(ValidationError, match="that can be seen"):
         TITLE.validate_python(title)
 
 
-def test_a_title_has_no_control_character_or_line_break_and_a_description_few() -> None:
+def test_control_characters_are_refused_except_a_few_in_descriptions() -> None:
     in_no_title: set[str] = set()
     in_no_description: set[str] = set()
     for character in map(chr, range(0x3000)):
@@ -68,7 +68,7 @@ def test_a_title_has_no_control_character_or_line_break_and_a_description_few() 
     assert len(in_no_title - breaks) == 65
 
 
-def test_whatever_is_a_letter_number_punctuation_mark_or_symbol_is_a_title() -> None:
+def test_letters_numbers_punctuation_and_symbols_are_titles() -> None:
     refused = set()
     for character in map(chr, range(sys.maxunicode + 1)):
         if category(character)[0] in "LNPS":
@@ -78,4 +78,4 @@ def test_whatever_is_a_letter_number_punctuation_mark_or_symbol_is_a_title() -> 
                 refused.add(character)
 
     assert refused <= set("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
-    assert len(refused) in {7, 9}  # the Egyptian blanks are of Unicode 15
+    assert len(refused) in {7, 9}  # the Egyptian blanks are in Unicode 15

@@ -1,4 +1,4 @@
-"""Which tokens are accepted, and that nothing but InvalidTokenError comes of the others."""
+"""Valid tokens are accepted, and all others raise InvalidTokenError."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ def _verify(token: str) -> User:
     return asyncio.run(TokenVerifier(SETTINGS).verify(token))
 
 
-def test_a_token_of_the_command_line_is_accepted() -> None:
+def test_a_token_from_the_command_line_is_accepted() -> None:
     assert _verify(sign(SECRET, "ann", minutes=1)) == User(id="ann", email=None, name=None)
 
 
@@ -42,13 +42,13 @@ def test_a_token_of_the_command_line_is_accepted() -> None:
         ({"id": "bob", "user_id": "bob", "aud": "x", "iss": ["y"]}, ("ann", None, None)),
     ],
 )
-def test_a_good_token_names_its_user(claims: dict[str, Any], user: tuple[str, ...]) -> None:
+def test_a_valid_token_returns_its_user(claims: dict[str, Any], user: tuple[str, ...]) -> None:
     id_, email, name = user
 
     assert _verify(hs256(CLAIMS | claims)) == User(id=id_, email=email, name=name)
 
 
-def test_numbers_beyond_a_floats_range_are_json() -> None:
+def test_numbers_beyond_the_range_of_a_float_are_accepted() -> None:
     assert _verify(hs256(b'{"sub":"ann","exp":%d,"x":[1e999,-1e999]}' % LATER)).id == "ann"
 
 
@@ -76,12 +76,12 @@ def test_nbf_may_be_five_seconds_ahead_but_exp_has_no_leeway(
 
 
 @pytest.mark.parametrize("header", [{"alg": "HS256"}, {"alg": "HS256", "kid": "x", "x": [{}]}])
-def test_other_headers_are_ignored(header: dict[str, Any]) -> None:
+def test_other_header_parameters_are_ignored(header: dict[str, Any]) -> None:
     assert _verify(hs256(CLAIMS, header)).id == "ann"
 
 
 @pytest.mark.parametrize("token", [pytest.param(token, id=name) for name, token in HS256.items()])
-def test_a_bad_token_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidTokenError):
         _verify(token)
 
@@ -93,7 +93,7 @@ def test_a_bad_token_is_refused(token: str) -> None:
     | st.binary(max_size=40).map(b64)
     | st.lists(st.binary(max_size=30).map(b64), min_size=3, max_size=3).map(".".join)
 )
-def test_nothing_but_a_refusal_comes_of_garbage(token: str) -> None:
+def test_garbage_raises_only_invalid_token_error(token: str) -> None:
     with pytest.raises(InvalidTokenError):
         _verify(token)
 
@@ -108,7 +108,7 @@ _names = st.sampled_from(["sub", "exp", "nbf", "iat", "alg", "crit", "typ", "ema
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_names, _json), st.dictionaries(_names, _json))
-def test_a_signed_token_of_any_content_is_accepted_or_refused(
+def test_a_signed_token_with_any_content_is_accepted_or_refused(
     claims: dict[str, Any], header: dict[str, Any]
 ) -> None:
     token = hs256(CLAIMS | claims, {"alg": "HS256"} | header)

@@ -1,4 +1,4 @@
-/** Who calls, and the tasks that every client handles in the same way. */
+/** The user, and the steps that every client performs in the same way. */
 
 export const url = process.env.TASKS_URL!;
 export const headers = { Authorization: `Bearer ${process.env.TASKS_TOKEN!}` };

@@ -11,7 +11,7 @@ import {
   type TaskCreate,
 } from "./generated/orval";
 
-// The client asks for paths, as in a page of the same origin.
+// The client requests paths without an origin, like a page of the same origin.
 const { fetch } = globalThis;
 globalThis.fetch = (path, options) => fetch(`${url}${path}`, options);
 

@@ -1,4 +1,4 @@
-"""Every order and filter of the list, against a model in memory."""
+"""All sort orders and filters of the list, compared with a model in memory."""
 
 import re
 from itertools import count
@@ -46,7 +46,7 @@ _query = st.fixed_dictionaries(
 )
 
 
-def _key(task: dict[str, Any], field: str) -> Any:  # noqa: ANN401  # text, or a number
+def _key(task: dict[str, Any], field: str) -> Any:  # noqa: ANN401  # text or a number
     return {
         "title": folded(task["title"]),
         "priority": RANKS[task["priority"]],
@@ -84,7 +84,7 @@ def _matches(task: dict[str, Any], query: dict[str, Any]) -> bool:
     tasks=st.lists(_task, min_size=1, max_size=12),
     queries=st.lists(_query, min_size=4, max_size=8),
 )
-def test_a_walk_by_link_has_what_matches_in_its_order(
+def test_following_links_returns_all_matches_in_order(
     anonymous: TestClient, tasks: list[dict[str, Any]], queries: list[dict[str, Any]]
 ) -> None:
     anonymous.headers.update(bearer(f"user-{next(_runs)}"))

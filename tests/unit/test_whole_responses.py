@@ -1,4 +1,4 @@
-"""An answer leaves the process in one piece, or not at all."""
+"""A response is sent in one piece or not at all."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from protocol import Protocol
 
 
 class Recorder(asyncio.Transport):
-    """A connection that notes what is sent at once."""
+    """A transport that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,37 +33,37 @@ class Recorder(asyncio.Transport):
         return self.closed
 
 
-async def _answer(request: bytes) -> tuple[list[bytes], bool]:
-    """Give what is sent, and whether the connection is closed then."""
+async def _exchange(request: bytes) -> tuple[list[bytes], bool]:
+    """Return the writes, and whether the connection is closed afterwards."""
     transport = Recorder()
     config = uvicorn.Config(PlainTextResponse("whole"), access_log=False)
     config.load()
     protocol = Protocol(config, ServerState(), {})
     protocol.connection_made(transport)
     protocol.data_received(request)
-    await asyncio.sleep(0)  # the answer is made
-    await asyncio.sleep(0)  # and sent
+    await asyncio.sleep(0)  # the response is created
+    await asyncio.sleep(0)  # the response is sent
     closed = transport.closed
     protocol.connection_lost(None)
     return transport.sent, closed
 
 
 @pytest.mark.parametrize(("connection", "closes"), [(b"keep-alive", False), (b"close", True)])
-def test_head_and_body_are_sent_at_once(connection: bytes, closes: bool) -> None:  # noqa: FBT001
+def test_headers_and_body_are_sent_in_one_write(connection: bytes, closes: bool) -> None:  # noqa: FBT001
     request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n"
 
-    (answer,), closed = asyncio.run(_answer(request))
+    (response,), closed = asyncio.run(_exchange(request))
 
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert answer.endswith(b"\r\n\r\nwhole")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"\r\n\r\nwhole")
     assert closed is closes
 
 
-def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
+def test_a_response_without_a_body_is_sent_and_its_connection_closed() -> None:
     config = uvicorn.Config(Response(status_code=204), lifespan="off")
     config.load()
 
-    async def ask() -> bytes:
+    async def send() -> bytes:
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(
             lambda: Protocol(config, ServerState(), {}), "127.0.0.1", 0
@@ -71,15 +71,15 @@ def test_an_answer_without_a_body_is_sent_and_its_connection_ends() -> None:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            answer = await reader.read()  # to the connection's end
+            response = await reader.read()  # until the connection is closed
         writer.close()
         listener.close()
-        return answer
+        return response
 
-    assert asyncio.run(ask()).startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert asyncio.run(send()).startswith(b"HTTP/1.1 204 No Content\r\n")
 
 
-def test_a_connection_that_has_asked_for_nothing_ends_with_the_server(
+def test_a_connection_without_a_request_is_closed_on_shutdown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0)
