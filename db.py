@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request
 from psycopg2.errors import ReadOnlySqlTransaction
 from psycopg2.extensions import set_wait_callback
+from pydantic_core import from_json
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import greenlet_spawn
@@ -82,6 +83,7 @@ def make_engine(url: URL) -> Engine:
         max_overflow=-1,  # Database.run limits them; waiting in the pool would block the event loop
         pool_use_lifo=True,
         pool_reset_on_return=None,
+        json_deserializer=from_json,  # for the tags of a row, in a third of the time of json.loads
         hide_parameters=True,  # an error names the statement, never what a user wrote
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS} if is_sqlite else driver.CONNECT_ARGS,
         # HSTORE, which the schema does not use, would cost a catalog query per connection.
