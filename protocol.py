@@ -23,6 +23,7 @@ class Protocol(HttpToolsProtocol):
     a response, and no load balancer can retry the request.
     """
 
+    _has_head = False  # of the request that it reads or has read
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _ends = False
@@ -39,11 +40,14 @@ class Protocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._wait_for_head()
+        self._stop_waiting()
+        self._has_head = False
+        self._head_bytes = 0
 
     @override
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        self._has_head = True
         super().on_headers_complete()
         if self._ends:
             self.cycle.keep_alive = False
@@ -51,10 +55,13 @@ class Protocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MAX_BYTES:
-                self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
+        if self._has_head:  # mostly it comes in one piece, and needs no timer
+            return
+        if self._head_timer is None:
+            self._wait_for_head()
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_MAX_BYTES:
+            self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
 
     @override
     def shutdown(self) -> None:
@@ -70,8 +77,6 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _wait_for_head(self) -> None:
-        self._stop_waiting()
-        self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _stop_waiting(self) -> None:
