@@ -53,6 +53,7 @@ def configure_logging(level: str) -> None:
     # Unused fields, which would cost time on each line.
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  # as the logging HOWTO has it, under Optimization
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         theirs = logging.getLogger(name)
