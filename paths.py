@@ -3,10 +3,14 @@
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 from starlette.types import Scope
+
+# Each may be as long as the head of a request.
+PATHS_KEPT_MAX = 100
 
 
 class Paths:
@@ -20,7 +24,9 @@ class Paths:
             if "GET" in methods:
                 methods.add("HEAD")
 
-    def methods(self, path: str) -> AbstractSet[str]:
+        self.methods = lru_cache(PATHS_KEPT_MAX)(self._find)  # a request asks more than once
+
+    def _find(self, path: str) -> AbstractSet[str]:
         """Return every method of a path; none if the path is unknown.
 
         Of several templates that match, the path is the first one's alone: `/api/tasks/export` is
