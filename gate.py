@@ -1,6 +1,7 @@
 """Middleware around the routes: the path prefix, HEAD, CORS, and headers of every response."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from starlette import datastructures
 from starlette.middleware.cors import CORSMiddleware
@@ -104,21 +105,20 @@ class CORS(CORSMiddleware):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or b"origin" not in dict(scope["headers"]):
+            # From no page of another origin. Starlette would look for the header three times.
+            await self.app(scope, receive, partial(_send_varying, send))
+            return
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if scope["type"] == "http":
-                self._note_refused_origin(scope)
+            self._note_refused_origin(scope)
 
     def _note_refused_origin(self, scope: Scope) -> None:
         headers = datastructures.Headers(scope=scope)
-        origin = headers.get("Origin")
+        origin = headers["Origin"]
         # A page of this server, such as /docs, sends its origin as well, and needs no leave.
-        if (
-            origin is not None
-            and not self.is_allowed_origin(origin)
-            and origin.partition("://")[2] != headers.get("Host")
-        ):
+        if not self.is_allowed_origin(origin) and origin.partition("://")[2] != headers.get("Host"):
             shown = repr(origin[:ORIGIN_SHOWN_CHARS])
             reasons = [scope["state"].get("reason"), f"Origin {shown} is not in CORS_ORIGINS"]
             scope["state"]["reason"] = "; ".join(filter(None, reasons))
@@ -135,6 +135,14 @@ class CORS(CORSMiddleware):
             if name not in {"content-length", "content-type"}
         }
         return error_response(400, bytes(response.body).decode(), headers=headers)
+
+
+async def _send_varying(send: Send, message: Message) -> None:
+    """Send, and tell caches that another origin gets other headers."""
+    if message["type"] == "http.response.start":
+        # If there is a Vary already, both count (RFC 9110, 5.3).
+        message["headers"] = [*message["headers"], (b"vary", b"Origin")]
+    await send(message)
 
 
 class Headers:

@@ -157,7 +157,7 @@ def test_a_request_without_a_response_is_logged(
     lines: Callable[[], list[logging.LogRecord]],
 ) -> None:
     with TestClient(standing_app) as client:
-        monkeypatch.setattr("starlette.middleware.cors.CORSMiddleware.__call__", fail)
+        monkeypatch.setattr("gate.CORS.__call__", fail)
         with pytest.raises(ZeroDivisionError):
             client.get("/health")
 
