@@ -35,7 +35,7 @@ TAGS = [
     for name, description in {
         SINGLE_TASKS: "Create, list, read, update, complete and delete tasks.",
         MANY_TASKS: "Update or delete many tasks with one request.",
-        ALL_TASKS: "Follow the changes of all your tasks, export them to a file, and import such a file.",
+        ALL_TASKS: "Follow the changes of all tasks, export them to a file, import such a file.",
         ACCOUNT: "See your tags and who you are, or erase all your data.",
         MONITORING: "For supervisors and load balancers; no token is needed.",
         **{
