@@ -72,25 +72,37 @@ def _decode(text: str) -> Token:
 
 
 class ChangesQuery(BaseModel):
-    """Which changes a request asks for."""
+    """The query parameters of the changes."""
 
-    since: Annotated[Token | None, BeforeValidator(_decode), WithJsonSchema({"type": "string"})] = (
-        Field(None, description="The `next` of the last response. Without it, you get all tasks.")
+    since: Annotated[
+        Token | None,
+        BeforeValidator(_decode),
+        WithJsonSchema({"type": "string", "examples": ["eyJvcmlnaW4iOiI2YWNk"]}),
+    ] = Field(
+        None,
+        description="The `next` of your last response. Without it, you get all your tasks.",
     )
-    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = (
-        LIMIT_DEFAULT
+    limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = Field(
+        LIMIT_DEFAULT, description="How many changes you get at most.", examples=[LIMIT_DEFAULT]
     )
 
 
 class Changes(BaseModel):
     """What has changed."""
 
-    tasks: list[TaskPublic] = Field(description="Created or changed, as they are now.")
-    deleted: list[Annotated[int, Field(json_schema_extra=INT64)]] = Field(
-        description="The ids of tasks that are gone."
+    tasks: list[TaskPublic] = Field(
+        description="The tasks that were created or changed, as they are now.",
+        examples=[[]],
     )
-    next: str = Field(description="The `since` of your next request.")
-    more: bool = Field(description="Whether there are more changes: ask again at once.")
+    deleted: list[Annotated[int, Field(json_schema_extra=INT64)]] = Field(
+        description="The ids of the tasks that were deleted.", examples=[[3]]
+    )
+    next: str = Field(
+        description="The `since` of your next request.", examples=["eyJvcmlnaW4iOiI2YWNk"]
+    )
+    more: bool = Field(
+        description="Whether there are more changes. If so, ask again at once.", examples=[False]
+    )
 
 
 GONE = documented(410, "The token is no longer valid", TOO_OLD)

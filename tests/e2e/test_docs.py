@@ -72,6 +72,7 @@ def test_the_page_has_the_operations_in_the_order_in_which_one_needs_them(page: 
         "Delete a task",
         "Update many tasks",
         "Delete many tasks",
+        "List changes",
         "Export all tasks",
         "Import tasks",
         "List tags",
