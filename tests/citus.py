@@ -10,7 +10,7 @@ from settings import ROOT
 CITUS_URL = os.environ.get("CITUS_URL")
 
 SET_PRIMARY_KEY, *DISTRIBUTE = re.findall(
-    r"^(?:ALTER TABLE task|SELECT create_).*;$",
+    r"^(?:ALTER TABLE task|SET citus|SELECT create_).*;$",
     (ROOT / "docs/scaling.md").read_text(),
     re.MULTILINE,
 )
