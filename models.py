@@ -240,8 +240,8 @@ class Task(SQLModel, table=True):
     replayed: bool  # the key has come again
     # Set on a tombstone: a deleted task, without anything that its owner wrote.
     deleted_at: datetime | None
-    # Where the last change stands in the order of all changes. The database sets it, by triggers:
-    # PostgreSQL to the id of the transaction, SQLite to `Sync.changed`.
+    # The place of the last change in the order of all changes. Triggers and, in PostgreSQL, the
+    # column's default set it: PostgreSQL to the id of the transaction, SQLite to `Sync.changed`.
     changed: int = Field(sa_type=BigInteger)
 
 

@@ -90,22 +90,6 @@ COUNT = select(func.count()).select_from(TASKS).where(owned())
 ERASE = delete(TASKS).where(_owned_or_deleted())
 
 
-class this_change(FunctionElement[int]):  # noqa: N801  # it is called as functions of `func` are
-    """The place of this statement's changes in the order of all changes."""
-
-    inherit_cache = True
-
-
-@compiles(this_change, "postgresql")
-def _(_: this_change, __: SQLCompiler, **___: object) -> str:
-    return "pg_current_xact_id()::text::bigint"
-
-
-@compiles(this_change, "sqlite")
-def _(_: this_change, __: SQLCompiler, **___: object) -> str:
-    return "task.changed"  # a trigger sets it
-
-
 SET_BY_DATABASE = {"id", "changed", "deleted_at"}
 
 
@@ -173,7 +157,6 @@ def _bury(which: ColumnElement[bool]) -> Update:
             idempotency_key=None,
             idempotency_digest=None,
             version=TASKS.c.version + 1,
-            changed=this_change(),
             deleted_at=bindparam("now", type_=TASKS.c.deleted_at.type),
         )
     )
@@ -213,7 +196,6 @@ def _update(names: frozenset[str], which: ColumnElement[bool]) -> Update:
         .values(
             **new,
             version=columns.version + case((changed, 1), else_=0),
-            changed=case((changed, this_change()), else_=columns.changed),
             updated_at=case((changed & (columns.updated_at < now), now), else_=columns.updated_at),
         )
     )

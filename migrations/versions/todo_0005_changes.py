@@ -14,7 +14,7 @@ INDEX = "ix_task_user_id_created_at_id"
 POSTGRESQL = (
     "ALTER TABLE task ALTER changed SET DEFAULT pg_current_xact_id()::text::bigint",
     """
-    CREATE FUNCTION todo_backend_set_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION todo_backend_set_changed() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         NEW.changed := pg_current_xact_id()::text::bigint;
         RETURN NEW;
@@ -22,8 +22,7 @@ POSTGRESQL = (
     """,
     """
     CREATE TRIGGER task_changed BEFORE UPDATE ON task FOR EACH ROW
-    WHEN (NEW.version <> OLD.version AND NEW.changed = OLD.changed)
-    EXECUTE FUNCTION todo_backend_set_changed()
+    WHEN (NEW.version <> OLD.version) EXECUTE FUNCTION todo_backend_set_changed()
     """,
 )
 

@@ -288,7 +288,7 @@ def _connects(port: int) -> bool:
 def test_every_operation_works_through_pgbouncer_in_transaction_mode(
     serve: Serve, postgres: PostgreSQL, pgbouncer: str, measured: Measured
 ) -> None:
-    postgres.run("DROP TABLE IF EXISTS task, todo_backend_version")
+    postgres.run("DROP TABLE IF EXISTS task, todo_backend_version, todo_backend_sync")
     server = serve(pgbouncer)
 
     async def scenario() -> tuple[dict[str, int], Results]:
