@@ -139,27 +139,29 @@ def update_many(
     return _update(names, owned(*_selected(statuses, ids)))
 
 
+# What a tombstone keeps, and what it has where a column is neither kept nor nullable.
+KEPT = {"id", "user_id", "created_at", "updated_at", "changed"}
+BLANK: dict[str, object] = {
+    "title": "",
+    "status": TaskStatus.PENDING,
+    "priority": Priority.MEDIUM,
+    "tags": [],
+    "title_folded": "",
+    "tags_folded": "",
+    "replayed": False,
+}
+
+
 def _bury(which: ColumnElement[bool]) -> Update:
-    """Turn tasks into tombstones: all that their owner wrote is erased."""
-    return (
-        update(TASKS)
-        .where(which)
-        .values(
-            title="",
-            description=None,
-            status=TaskStatus.PENDING,
-            due_date=None,
-            priority=Priority.MEDIUM,
-            tags=[],
-            title_folded="",
-            description_folded=None,
-            tags_folded="",
-            idempotency_key=None,
-            idempotency_digest=None,
-            version=TASKS.c.version + 1,
-            deleted_at=bindparam("now", type_=TASKS.c.deleted_at.type),
-        )
-    )
+    """Turn tasks into tombstones, which contain nothing that their owner wrote."""
+    columns = TASKS.c
+    erased = {
+        column.name: None if column.nullable else BLANK[column.name]
+        for column in columns
+        if column.name not in KEPT | {"version", "deleted_at"}
+    }
+    now = bindparam("now", type_=columns.deleted_at.type)
+    return update(TASKS).where(which).values(**erased, version=columns.version + 1, deleted_at=now)
 
 
 # Parameters: owner, task_id, now.

@@ -348,15 +348,20 @@ class KeyedBody(NamedTuple):
     digest: str | None = None
 
 
+# Of a task, in the versions that first stored digests.
+FIRST_FIELDS = {"title", "description", "status"}
+
+
 def digest_of(task: TaskCreate) -> str:
     """Return the digest of a task that came with a key.
 
     Fields that the first versions did not have count only if they are not the default, so that a
     request that is repeated during a release has the same digest in both versions.
     """
-    later = ("due_date", "priority", "tags")
     defaults = {
-        name for name in later if getattr(task, name) == TaskCreate.model_fields[name].default
+        name
+        for name, field in TaskCreate.model_fields.items()
+        if name not in FIRST_FIELDS and getattr(task, name) == field.default
     }
     return sha256(task.model_dump_json(exclude=defaults).encode()).hexdigest()
 
