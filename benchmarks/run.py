@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 # The line above makes these importable.
 from benchmarks import (
     breakdown,
+    changes,
     comparison,
     embedded,
     growth,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Callable[[Bench], Results]] = {
     "breakdown": breakdown.measure,
     "round-trips": round_trips.measure,
     "growth": growth.measure,
+    "changes": changes.measure,
     "workers": workers.measure,
     "sqlite": embedded.measure,
     "startup": startup.measure,
