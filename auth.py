@@ -185,7 +185,8 @@ def _check_header(header: dict[str, Any]) -> dict[str, Any]:
     # RFC 7515, 4.1.11: refuse extensions that are not supported. None is supported.
     if "crit" in header:
         raise InvalidTokenError("Token has a critical header")
-    # Better Auth signs its session cookie with the same keys: RFC 8725, 3.11 and 3.12.
+    # Better Auth signs its session cookie with the same keys; only `typ` tells it from an access
+    # token (RFC 8725, 3.11 and 3.12).
     typ = str(header.get("typ")).lower().removeprefix("application/")  # RFC 7515, 4.1.9
     if typ == "better-auth.session-cache+jwt":
         raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")
@@ -248,7 +249,7 @@ def _check_times(claims: Mapping[str, Any]) -> None:
         if name in claims and not _is_finite_number(claims[name]):
             raise InvalidTokenError(f"Token has an {name} that is not a number")
     now = time.time()
-    if claims["exp"] <= now:  # "on or after which the JWT MUST NOT be accepted": no leeway
+    if claims["exp"] <= now:  # no leeway: "on or after which the JWT MUST NOT be accepted"
         raise InvalidTokenError("Token has expired")
     if claims.get("nbf", now) > now + CLOCK_SKEW_SECONDS:
         raise InvalidTokenError("Token is not valid yet")
