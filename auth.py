@@ -35,9 +35,8 @@ CLOCK_SKEW_SECONDS = 5
 ALGORITHM_NOT_ACCEPTED = "Token is signed with an algorithm that is not accepted"
 
 UNAUTHORIZED = documented(401, "The token is missing or invalid", "Token has expired")
-FOREIGN_PATH = documented(
-    403, "The path names another user than the token", "The path names another user than the token"
-)
+NOT_YOUR_PATH = "The user id in the path is not the token's"
+FOREIGN_PATH = documented(403, NOT_YOUR_PATH, NOT_YOUR_PATH)
 
 
 class InvalidTokenError(Exception):
@@ -85,14 +84,14 @@ class TokenVerifier:
             raise InvalidTokenError(f"Token is longer than {TOKEN_MAX_CHARS} characters")
         digest = sha256(token.encode(errors="surrogatepass")).digest()
         accepted = self._accepted.get(digest)
-        if accepted is None or not self._still_good(accepted):
+        if accepted is None or not self._is_still_valid(accepted):
             accepted = await self._verify(token)
             self._accepted[digest] = accepted
             if len(self._accepted) > ACCEPTED_TOKENS_MAX:
                 self._accepted.popitem(last=False)
         return accepted.user
 
-    def _still_good(self, accepted: _Accepted) -> bool:
+    def _is_still_valid(self, accepted: _Accepted) -> bool:
         if accepted.expires_at <= time.time():
             return False
         key = accepted.key
@@ -183,10 +182,11 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _check_header(header: dict[str, Any]) -> dict[str, Any]:
-    # RFC 7515, 4.1.11: refuse extensions that are not supported. No extension is.
+    # RFC 7515, 4.1.11: refuse extensions that are not supported. None is supported.
     if "crit" in header:
         raise InvalidTokenError("Token has a critical header")
-    # Better Auth signs its session cookie with the same keys: RFC 8725, 3.11 and 3.12.
+    # Better Auth signs its session cookie with the same keys; only `typ` tells it from an access
+    # token (RFC 8725, 3.11 and 3.12).
     typ = str(header.get("typ")).lower().removeprefix("application/")  # RFC 7515, 4.1.9
     if typ == "better-auth.session-cache+jwt":
         raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")
@@ -249,7 +249,7 @@ def _check_times(claims: Mapping[str, Any]) -> None:
         if name in claims and not _is_finite_number(claims[name]):
             raise InvalidTokenError(f"Token has an {name} that is not a number")
     now = time.time()
-    if claims["exp"] <= now:  # "on or after which the JWT MUST NOT be accepted": no leeway
+    if claims["exp"] <= now:  # no leeway: "on or after which the JWT MUST NOT be accepted"
         raise InvalidTokenError("Token has expired")
     if claims.get("nbf", now) > now + CLOCK_SKEW_SECONDS:
         raise InvalidTokenError("Token is not valid yet")
@@ -338,7 +338,7 @@ async def require_own_path(
 ) -> None:
     """Refuse a path with another user's id."""
     if user_id != user.id:
-        raise HTTPException(HTTPStatus.FORBIDDEN, "The path names another user than the token")
+        raise HTTPException(HTTPStatus.FORBIDDEN, NOT_YOUR_PATH)
 
 
 OwnPath = Depends(require_own_path)

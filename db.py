@@ -19,13 +19,13 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 
 import driver
-from overload import Places
+from overload import Slots
 from schema import Schema
 
-# Connections per process. With 8, requests of a hundred clients cost 5 % more. More than 16 cost
-# PostgreSQL, which has a process for each, as much as they save here.
+# Connections per process. 16 cost least in total: with 8, requests of a hundred clients cost 5 %
+# more; beyond 16, PostgreSQL, which has a process for each, needs as much more as is saved here.
 POOL_SIZE = 16
-# Connections per user. Statements that hang, for example on a lock, mostly belong to few users.
+# Connections per user. If a user's statements hang, for example on a lock, 12 are left for others.
 USER_POOL_SIZE = 4
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 
@@ -38,21 +38,21 @@ class Database:
     def __init__(self, url: URL, *, auto_migrate: bool) -> None:
         self.engine = make_engine(url)
         self.schema = Schema(self.engine, auto_migrate=auto_migrate)
-        self.places = Places(POOL_SIZE, USER_POOL_SIZE)
+        self.slots = Slots(POOL_SIZE, USER_POOL_SIZE)
         # SQLite blocks, and Windows' event loop cannot watch a socket.
         self._threads: ThreadPoolExecutor | None = None
         if url.get_backend_name() == "sqlite" or sys.platform == "win32":
             self._threads = ThreadPoolExecutor(POOL_SIZE)
 
     async def run(self, user_id: str, work: Callable[[], Result]) -> Result:
-        """Run work that needs a connection, when one is free, without blocking the event loop.
+        """Wait until a connection is free, then run the work, without blocking the event loop.
 
         Raises:
             sqlalchemy.exc.TimeoutError: no connection became free in time.
 
         """
         driver.start_deadline(driver.ANSWER_SECONDS)
-        return await self.places.run(user_id, partial(self._start, work))
+        return await self.slots.run(user_id, partial(self._start, work))
 
     def close(self) -> None:
         """Close idle connections and stop the threads. The next use starts new ones."""

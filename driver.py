@@ -24,11 +24,12 @@ from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 from typing_extensions import override
 
-# Clients get a response within 5 s. One of them is reserved for the network and the event loop.
+# Clients get a response within 5 s, of which 1 s is reserved for the network and the event loop.
 ANSWER_SECONDS = 4.0
 # How long to wait for one of several addresses of a server before trying the next.
 ADDRESS_SECONDS = 1
-# PostgreSQL cancels a statement this long before the deadline, when we close the connection.
+# How long before the deadline PostgreSQL cancels a statement. At the deadline, we close the
+# connection.
 HANG_UP_AFTER_SECONDS = 0.5
 
 # The database's default may be stricter, and then concurrent writes to a row fail. Reads do not
@@ -76,11 +77,12 @@ def in_thread(work: Callable[[], Result]) -> Result:
 
 
 class TimedCursor(Psycopg2Cursor):
-    """Sends each statement together with its isolation level and its timeout.
+    """Prefixes writes with READ COMMITTED and, under a deadline, every statement with a timeout.
 
-    All travel in one message, which PostgreSQL runs as one transaction. This costs no round trip,
-    and the session keeps no setting, which a pooler would pass on to its next client. psycopg2's
-    `cancel()` is no alternative: it holds the GIL while a frozen server does not respond.
+    The prefix and the statement travel in one message, which PostgreSQL runs as one transaction.
+    This costs no round trip, and the session keeps no setting, which a pooler would pass on to its
+    next client. psycopg2's `cancel()` is no alternative: it holds the GIL while a frozen server
+    does not respond.
     """
 
     @override

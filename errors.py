@@ -199,7 +199,7 @@ async def _handle_database_error(request: Request, error: DatabaseError) -> JSON
     if isinstance(error.orig, SCHEMA_CHANGED):
         request.state.reason = cause_of(error)
         return _unavailable("The database schema is not current; try again")
-    raise error  # pragma: no cover  # a subclass: a bug of ours. Coverage misses this line.
+    raise error  # pragma: no cover  # a subclass: a bug in the service. Coverage misses this line.
 
 
 async def _handle_schema_not_current(

@@ -106,7 +106,7 @@ class CORS(CORSMiddleware):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or b"origin" not in dict(scope["headers"]):
-            # From no page of another origin. Starlette would look for the header three times.
+            # No page of another origin sent this. Starlette would look for the header three times.
             await self.app(scope, receive, partial(_send_varying, send))
             return
         try:
@@ -117,7 +117,7 @@ class CORS(CORSMiddleware):
     def _note_refused_origin(self, scope: Scope) -> None:
         headers = datastructures.Headers(scope=scope)
         origin = headers["Origin"]
-        # A page of this server, such as /docs, sends its origin as well, and needs no leave.
+        # Pages of this server, such as /docs, send an Origin too, and need no permission.
         if not self.is_allowed_origin(origin) and origin.partition("://")[2] != headers.get("Host"):
             shown = repr(origin[:ORIGIN_SHOWN_CHARS])
             reasons = [scope["state"].get("reason"), f"Origin {shown} is not in CORS_ORIGINS"]

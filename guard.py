@@ -38,11 +38,13 @@ class GuardedRoute(APIRoute):
     """A route that checks the token first, then reads a body of bounded size in bounded time.
 
     FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
-    query parameters, which this route refuses: without a mistyped filter, a DELETE deletes more.
+    query parameters. If a mistyped filter were ignored, DELETE would delete too much, so this
+    route rejects it.
 
-    A plain `def` handler with a session does not run in a thread, as FastAPI would have it, but
-    where `_in_session` puts it: on PostgreSQL in the event loop, which goes on while the database
-    works. Anything else that blocks in such a handler blocks every request: see `driver.in_thread`.
+    A plain `def` handler with a session does not run in a thread, as usual in FastAPI. On
+    PostgreSQL it runs in the event loop, which serves other requests while the database works.
+    Nothing but the database may block in such a handler: run other slow code with
+    `driver.in_thread`.
     """
 
     body_max_bytes = BODY_MAX_BYTES
@@ -54,7 +56,7 @@ class GuardedRoute(APIRoute):
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match, but not a path that another route names: PUT /api/tasks/export is a 405."""
+        """Match, except paths that belong to another route: PUT /api/tasks/export is a 405."""
         match, child_scope = super().matches(scope)
         if match is Match.FULL:
             paths: Paths = scope["app"].state.paths
@@ -88,7 +90,8 @@ class GuardedRoute(APIRoute):
 def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
     """Refuse query parameters that the operation would ignore.
 
-    `repeatable` has its parameters; of one that is not a list, FastAPI takes the last value only.
+    `repeatable` maps its parameters to whether they are lists. Of others, FastAPI uses only the
+    last value.
     """
     if not request.scope["query_string"]:
         return
@@ -110,7 +113,10 @@ def _check_encoding(request: Request, wanted: str) -> None:
 
 
 def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a handler with a `session` run where its statements do not hold up the event loop."""
+    """Run a handler with a `session` where its statements do not block the event loop.
+
+    Such a handler must also have a parameter `user`, whose share of the connections it uses.
+    """
     if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
         return handler
 
@@ -123,7 +129,7 @@ def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
-    """Receive the body up to so many bytes, whether or not its length was announced, in time."""
+    """Limit the size of the body, announced or not, and the time to receive it."""
     received_bytes = 0
     deadline: float | None = None
 
@@ -149,7 +155,7 @@ def _announced_bytes(request: Request) -> int:
     try:
         return int(request.headers.get("Content-Length", "0"))
     except ValueError:
-        return 0  # what arrives is counted all the same
+        return 0  # the bytes received are counted anyway
 
 
 def _too_slow(max_seconds: float) -> HTTPException:

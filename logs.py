@@ -139,7 +139,7 @@ class RequestLog:
         finally:
             seconds = time.perf_counter() - began
             request = scope["method"], _template(scope), status, seconds
-            if "told_together" not in state:
+            if "logged_together" not in state:
                 _write(*request, state)
             if self._observe is not None:
                 self._observe(*request)

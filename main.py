@@ -64,6 +64,8 @@ Tasks for many users. You see and change only your own.
 
 - **Retries**: send an `Idempotency-Key` with a POST, and you can repeat the request without creating anything twice.
 
+- **Sync**: a client that keeps a copy of the tasks asks `GET /api/tasks/changes` for what has changed, deletions included.
+
 - **Unknown query parameters** get a 422, so that a misspelled filter cannot update or delete more than you meant.
 """  # noqa: E501  # Markdown, in which a line may be as long as its sentence
 
@@ -72,12 +74,15 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Bring the schema up to date before serving. Serve even if the database is unavailable."""
+    """Check the schema, and migrate it if allowed, before serving.
+
+    If this fails, serve nevertheless: each request checks again.
+    """
     database: Database = app.state.database
     try:
         await run_in_threadpool(database.schema.require_current)
     except (OperationalError, SchemaNotCurrentError) as error:
-        logger.warning("Responding 503 until this is fixed: %s", cause_of(error))
+        logger.warning("Responding with 503 until this is fixed: %s", cause_of(error))
     yield
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
@@ -119,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
     _include_routes(app)
     observe = None
     if settings.prometheus_multiproc_dir:
-        metrics = import_module("metrics")  # not at the top: it costs time and needs the variable
+        metrics = import_module("metrics")  # only if enabled: it takes time and reads the variable
         app.include_router(metrics.router)
         observe = metrics.observe
     app.state.paths = Paths(app.routes)
@@ -127,7 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
     # to read a 500 too, and it must be logged.
     stack = Headers(
         CORS(
-            Limit(app.build_middleware_stack(), app.state.database.places.line),
+            Limit(app.build_middleware_stack(), app.state.database.slots.line),
             settings.cors_origins,
         )
     )
@@ -143,7 +148,7 @@ def _include_routes(app: FastAPI) -> None:
     limited: Responses = {}
     if app.state.rate_limit is not None:
         limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
-    # What has a name under /api/tasks comes before what has an id there.
+    # Paths with a fixed name under /api/tasks come before the path with an id.
     groups = (
         (changes.router, docs.ALL_TASKS),
         (transfers.router, docs.ALL_TASKS),
@@ -178,7 +183,7 @@ def __getattr__(name: str) -> FastAPI:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = read_settings(Settings)
     configure_logging(settings.log_level)
-    _tell_libraries(settings)
+    _export_settings(settings)
     app = globals()["app"] = create_app(settings)
     freeze()
     return app
@@ -194,7 +199,7 @@ def freeze() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-def _tell_libraries(settings: Settings) -> None:
+def _export_settings(settings: Settings) -> None:
     """Copy settings from `.env` to the environment, where libraries read them."""
     for name in ("otel_exporter_otlp_endpoint", "prometheus_multiproc_dir"):
         if value := getattr(settings, name):
@@ -203,11 +208,11 @@ def _tell_libraries(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Serve, or print a token."""
+    """Run the server or a command (token, purge)."""
     parser = argparse.ArgumentParser(description="A secure multi-user task backend.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", default=8000, type=int, help="port to listen on (%(default)s)")
-    parser.add_argument("--workers", default=1, type=int, help="processes (%(default)s)")
+    parser.add_argument("--workers", default=1, type=int, help="number of processes (%(default)s)")
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
     parser.add_argument(
         "--root-path", default="", type=_path_prefix, help="path prefix behind a proxy, such as /x"
@@ -218,12 +223,12 @@ def main() -> None:
     token.add_argument("--minutes", default=60, type=int, help="how long it is valid (%(default)s)")
     purge = commands.add_parser("purge", help="remove the tombstones of deleted tasks")
     purge.add_argument(
-        "--days", default=90, type=_days, help="keep those of the last days (%(default)s)"
+        "--days", default=90, type=_days, help="keep those of the last DAYS days (%(default)s)"
     )
     arguments = parser.parse_args()
     if arguments.command == "purge":
         removed = _purge(timedelta(days=arguments.days))
-        sys.stdout.write(f"Removed {removed} tombstones\n")
+        sys.stdout.write(f"Removed {removed} tombstone{'' if removed == 1 else 's'}\n")
     elif arguments.command == "token":
         secret = read_settings(Settings).better_auth_secret
         if secret is None:
@@ -235,18 +240,23 @@ def main() -> None:
 
 def _path_prefix(text: str) -> str:
     if not PATH_PREFIX.fullmatch(text):
-        raise argparse.ArgumentTypeError("write it as /x, with letters, digits and . _ ~ - only")
+        raise argparse.ArgumentTypeError(
+            "must be a path such as /x, with only letters, digits and . _ ~ -"
+        )
     return text
 
 
 def _days(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,4}", text):
-        raise argparse.ArgumentTypeError("write a number of days, at least 1")
+        raise argparse.ArgumentTypeError("must be a whole number of days, from 1 to 99999")
     return int(text)
 
 
 def _purge(keep: timedelta) -> int:
-    """Remove older tombstones. Clients that have not asked for changes since must start over."""
+    """Remove older tombstones.
+
+    A client whose last sync predates a removed tombstone must start over.
+    """
     database = Database(read_settings(DatabaseSettings).database_url, auto_migrate=False)
     before = {"before": datetime.now(UTC) - keep}
     try:

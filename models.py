@@ -1,4 +1,4 @@
-"""The task: its table, whose it is, what comes in, what goes out, and the bounds of both."""
+"""The task: its table, the models of requests and responses, and their limits."""
 
 import re
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ INT64: JsonDict = {"format": "int64"}
 
 
 class TaskStatus(StrEnum):
-    """How far a task is."""
+    """The status of a task."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -56,7 +56,7 @@ class TaskStatus(StrEnum):
 
 
 class Priority(StrEnum):
-    """How important a task is."""
+    """The priority of a task."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -82,8 +82,8 @@ def _refuse_unstorable(text: str) -> str:
 NOT_IN_A_LINE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 # Cc without the tab and the line breaks (UAX 14: LF, VT, FF, CR, NEL).
 NOT_IN_A_TEXT = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
-# Letters and symbols that show nothing: fillers (Hangul, Egyptian), an empty Braille cell, a note
-# without its head, and what stands for an object that was not copied.
+# Letters and symbols that are invisible: the Hangul and Egyptian fillers, the blank Braille
+# pattern, the musical null notehead, and the object replacement character.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U0001d159")
 
 
@@ -147,7 +147,7 @@ WITH_OFFSET = re.compile(r"[0-9-]{10}([T ][0-9:.,]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})
 
 def _require_due_date(text: str) -> str:
     if WITH_OFFSET.fullmatch(text):
-        raise ValueError("must be the user's own wall clock, without a time zone or an offset")
+        raise ValueError("must be local time, without a time zone or offset")
     if not (re.fullmatch(DUE_DATE, text) and _is_day(text[:10])):
         raise ValueError("must be a day that exists, or a day with hours and minutes")
     return text
@@ -169,7 +169,7 @@ def _without_repetition(tags: list[str]) -> list[str]:
     return list(first.values())
 
 
-# Stands around each folded tag. No tag contains it: control characters are refused.
+# Surrounds each folded tag. No tag contains it, because tags have no control characters.
 TAG_SEPARATOR = "\x1f"
 
 
@@ -206,7 +206,7 @@ class Task(SQLModel, table=True):
             sqlite_where=text("idempotency_key IS NOT NULL"),
         ),
         CheckConstraint("status IN ('pending', 'in_progress', 'completed')", name="ck_task_status"),
-        # Without AUTOINCREMENT, SQLite gives the id of the last task out again once it is deleted.
+        # Without AUTOINCREMENT, SQLite would reuse the id of the last task after its deletion.
         {"sqlite_autoincrement": True},
     )
 
@@ -237,22 +237,23 @@ class Task(SQLModel, table=True):
     tags_folded: str = Field(sa_type=FOLDED)  # as `folded_tags` joins them
     idempotency_key: str | None = Field(max_length=IDEMPOTENCY_KEY_MAX_CHARS)
     idempotency_digest: str | None = Field(max_length=64)  # of the body that came with the key
-    replayed: bool  # the key has come again
+    replayed: bool  # whether the key was received again
     # Set on a tombstone: a deleted task, without anything that its owner wrote.
     deleted_at: datetime | None
-    # The place of the last change in the order of all changes. Triggers and, in PostgreSQL, the
-    # column's default set it: PostgreSQL to the id of the transaction, SQLite to `Sync.changed`.
+    # The position of the last change in the order of all changes: on PostgreSQL the id of the
+    # transaction, on SQLite `Sync.changed`. It is set by triggers and, on PostgreSQL inserts, the
+    # column's default.
     changed: int = Field(sa_type=BigInteger)
 
 
 class Sync(SQLModel, table=True):
-    """One row, about the tokens that GET /api/tasks/changes gives."""
+    """One row, which decides whether a sync token of GET /api/tasks/changes is still valid."""
 
     __tablename__ = "todo_backend_sync"
 
-    # A random number. Whoever restores an older state of the database changes it.
+    # A random number. Change it after you restored an earlier state of the database in place.
     identity: int = Field(primary_key=True, sa_type=BigInteger)
-    changed: int = Field(sa_type=BigInteger)  # the last change, in SQLite only
+    changed: int = Field(sa_type=BigInteger)  # the last change, on SQLite only
     purged: int = Field(sa_type=BigInteger)  # the latest change among the tombstones removed
 
 
@@ -263,14 +264,14 @@ SYNC = SQLModel.metadata.tables["todo_backend_sync"]
 Digits = BeforeValidator(_refuse_other_spellings)
 Storable = AfterValidator(_refuse_unstorable)
 
-# Pydantic trims what Unicode calls White_Space before it counts code points.
+# Pydantic trims whitespace (Unicode's White_Space) before it counts code points.
 Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_MAX_CHARS),
     Storable,
     AfterValidator(_refuse_illegible),
     Documented(
-        description="One line of text. White space around it is removed; tabs, line breaks and "
+        description="One line of text. Whitespace around it is removed; tabs, line breaks and "
         "other control characters are refused.",
         examples=["Buy milk"],
     ),
@@ -290,8 +291,8 @@ DueDate = Annotated[
     str,
     AfterValidator(_require_due_date),
     Documented(
-        description="A day, `2026-01-31`, or a day with a time, `2026-01-31T17:00`. It is the "
-        "user's own wall clock, so it has no time zone and no offset.",
+        description="A day, `2026-01-31`, or a day with a time, `2026-01-31T17:00`. It is "
+        "in the user's local time, without a time zone or offset.",
         examples=["2026-01-31T17:00"],
         json_schema_extra={"pattern": DUE_DATE, "maxLength": DUE_DATE_MAX_CHARS},
     ),
@@ -345,14 +346,14 @@ class TaskCreate(BaseModel):
     # Generators make a property with a `default` required, so the description has it instead.
     status: TaskStatus = Documented(
         TaskStatus.PENDING,
-        description="How far the task is. The default is `pending`.",
+        description="The status of the task. The default is `pending`.",
         examples=["pending"],
         json_schema_extra=_drop_default,
     )
     due_date: DueDate | None = None
     priority: Priority = Documented(
         Priority.MEDIUM,
-        description="How important the task is. The default is `medium`.",
+        description="The priority of the task. The default is `medium`.",
         examples=["high"],
         json_schema_extra=_drop_default,
     )
@@ -367,17 +368,17 @@ class TaskUpdate(TypedDict, total=False):
     title: Title
     description: Description | None
     status: Annotated[
-        TaskStatus, Documented(description="How far the task is.", examples=["in_progress"])
+        TaskStatus, Documented(description="The status of the task.", examples=["in_progress"])
     ]
     due_date: DueDate | None
     priority: Annotated[
-        Priority, Documented(description="How important the task is.", examples=["high"])
+        Priority, Documented(description="The priority of the task.", examples=["high"])
     ]
     tags: Tags
 
 
 def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the columns that these fields of a task are kept in."""
+    """Return the columns that store these fields of a task, with their values."""
     columns = dict(fields)
     for name in ("title", "description"):
         if name in fields:
@@ -388,7 +389,7 @@ def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_columns(task: TaskCreate, now: datetime) -> dict[str, Any]:
-    """Give the columns of a new task, but for whose it is and the key it came with."""
+    """Return the columns of a new task, except its owner and its idempotency key."""
     return columns_of(task.model_dump()) | {"created_at": now, "updated_at": now, "version": 1}
 
 
@@ -425,18 +426,18 @@ class TaskPublic(BaseModel):
         ),
     ]
     status: Annotated[
-        TaskStatus, Documented(description="How far the task is.", examples=["pending"])
+        TaskStatus, Documented(description="The status of the task.", examples=["pending"])
     ]
     due_date: Annotated[
         str | None,
         Documented(
-            description="A day, or a day with a time, on the user's own wall clock; null if the "
-            "task has none.",
+            description="A day, or a day with a time, in the user's local time; null if the task "
+            "has none.",
             examples=["2026-01-31T17:00"],
         ),
     ]
     priority: Annotated[
-        Priority, Documented(description="How important the task is.", examples=["high"])
+        Priority, Documented(description="The priority of the task.", examples=["high"])
     ]
     tags: Annotated[
         list[str],

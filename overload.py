@@ -1,4 +1,4 @@
-"""Decide under load which requests run, which wait, and which are refused at once."""
+"""Decide under load which requests run, which wait, and which are refused immediately."""
 
 import asyncio
 import logging
@@ -26,10 +26,10 @@ IN_FLIGHT_MAX_OVERLOADED = 16
 CALM_SECONDS = 0.5
 OVERLOADED_SECONDS = 10
 # How often to log the number of refused requests. A line for each would cost more than refusing.
-REFUSALS_TOLD_SECONDS = 1
+REFUSAL_LOG_INTERVAL_SECONDS = 1
 LIMITED = "/api/"
 CALLERS_MAX = 10_000  # how many are tracked; the least recently seen are forgotten
-# How much of driver.ANSWER_SECONDS a request may wait for a place. The database gets the rest.
+# How much of driver.ANSWER_SECONDS a request may wait for a slot. The database gets the rest.
 QUEUE_SECONDS = 1.5
 
 Result = TypeVar("Result")
@@ -65,10 +65,10 @@ class Line:
         return True
 
 
-class Places:
+class Slots:
     """Limits how many requests use the database at once. Others wait in order of arrival.
 
-    Each user may occupy a limited share of the places. Requests that wait for others of the same
+    Each user may occupy only some of the slots. Requests that wait for other requests of the same
     user do not delay other users.
     """
 
@@ -78,10 +78,10 @@ class Places:
         self._share_of = lru_cache(CALLERS_MAX)(lambda _: asyncio.Semaphore(user_size))
 
     async def run(self, user_id: str, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Run the work when a place is free.
+        """Run the work when a slot is free.
 
         Raises:
-            sqlalchemy.exc.TimeoutError: no place became free within QUEUE_SECONDS.
+            sqlalchemy.exc.TimeoutError: no slot became free within QUEUE_SECONDS.
 
         """
         share = self._share_of(user_id)
@@ -100,11 +100,11 @@ class Places:
 
 
 class Limit:
-    """Refuses requests under overload at once, at a small part of the cost of serving them."""
+    """Refuses excess requests immediately, at a fraction of the cost of serving them."""
 
     def __init__(self, app: ASGIApp, line: Line) -> None:
         self._app = app
-        self._line = line  # all requests that need the database
+        self._line = line  # requests of all users that hold or wait for a slot
         # The requests with the same token, by its hash. The token is not verified yet.
         self._line_of = lru_cache(CALLERS_MAX)(lambda _: Line())
         self._busy = busy_response()
@@ -117,19 +117,19 @@ class Limit:
             return
         own = self._line_of(hash(_credentials(scope)))
         if self._line.is_full() or own.is_full():
-            self._note_refusal(scope)
+            self._count_refusal(scope)
             await self._busy(scope, receive, send)
         else:
             with own:
                 await self._app(scope, receive, send)
 
-    def _note_refusal(self, scope: Scope) -> None:
-        scope["state"]["told_together"] = True
+    def _count_refusal(self, scope: Scope) -> None:
+        scope["state"]["logged_together"] = True
         if not self._refused:
-            asyncio.get_running_loop().call_later(REFUSALS_TOLD_SECONDS, self._tell)
+            asyncio.get_running_loop().call_later(REFUSAL_LOG_INTERVAL_SECONDS, self._log_refusals)
         self._refused += 1
 
-    def _tell(self) -> None:
+    def _log_refusals(self) -> None:
         logger.warning("Refused %d requests with 503: too many are in flight", self._refused)
         self._refused = 0
 

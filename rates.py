@@ -16,7 +16,8 @@ from errors import documented
 from settings import Rate
 
 STORE_TIMEOUT_SECONDS = 0.5
-# How long to wait before using a store again that failed. Meanwhile each process counts by itself.
+# How long to wait after the store failed before using it again. Until then, each process counts by
+# itself.
 STORE_RETRY_SECONDS = 5
 
 TOO_MANY = documented(429, "Too many requests", "Too many requests; try again in 30 s")

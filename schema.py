@@ -1,4 +1,4 @@
-"""The database schema: whether it is current, and who brings it up to date."""
+"""The database schema: whether it is current, and which process migrates it."""
 
 import math
 import threading
@@ -24,11 +24,11 @@ from settings import ROOT
 # Other applications that use Alembic may live in the same database, with its default table.
 VERSION_TABLE = "todo_backend_version"
 
-MIGRATION_LOCK = 0x746F646F  # any number that all copies of this program agree on ("todo")
+MIGRATION_LOCK = 0x746F646F  # any number that all processes agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
 
-# What the statements need: the columns, the unique index that ON CONFLICT names, and the trigger
-# that puts changes in order.
+# What the statements need: the columns, the unique index of ON CONFLICT, and the trigger that sets
+# the order of changes.
 TABLES = Task.metadata.tables.values()
 NEEDED = (
     {f"{table.name}.{column.name}" for table in TABLES for column in table.columns}
@@ -36,8 +36,8 @@ NEEDED = (
     | {"task_changed"}
 )
 
-# Of these, what a table has that is found where the version table is: a table of the same name in
-# a schema that comes earlier in the search path is not this program's.
+# Find what of these exists in the schema of the version table. A table of the same name in a schema
+# that comes earlier in the search path belongs to another application.
 FIND_IN_POSTGRESQL = """
 WITH ours AS (
     SELECT oid, relname FROM pg_class
@@ -58,8 +58,8 @@ UNION ALL SELECT name FROM pragma_index_list(:table) WHERE "unique"
 UNION ALL SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = :table
 """
 
-# The schema to migrate: the one where this program's tables are, or else the first in the search
-# path. An earlier version of this program had no version table of its own.
+# The schema to migrate: the one that contains the service's tables or, if none does, the first in
+# the search path. The first versions of the service had no version table of their own.
 PIN_SCHEMA = """
 SELECT set_config('search_path', coalesce(
     (SELECT relnamespace::regnamespace::text FROM pg_class
@@ -68,7 +68,7 @@ SELECT set_config('search_path', coalesce(
         WHERE conrelid = to_regclass('task') AND conname = 'ck_task_status'),
     quote_ident(current_schema())), true)
 """
-# What the database or the role may set by default. PostgreSQL 17 has the last of them.
+# Limits that the database or the role may set by default. The last exists since PostgreSQL 17.
 NO_TIME_LIMITS = """
 SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
     ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -76,7 +76,7 @@ SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
 
 
 class Schema:
-    """The schema of one database, compared with the one that this program works with."""
+    """The schema of one database, compared with the one that this version needs."""
 
     def __init__(self, engine: Engine, *, auto_migrate: bool) -> None:
         self._engine = engine
@@ -93,37 +93,38 @@ class Schema:
 
         Raises:
             SchemaNotCurrentError, OperationalError: as `require_current` does.
-            sqlalchemy.exc.TimeoutError: it takes longer. It then goes on by itself.
+            sqlalchemy.exc.TimeoutError: it takes longer. The thread then continues by itself.
 
         """
         try:
             with anyio.fail_after(driver.ANSWER_SECONDS):
                 await anyio.to_thread.run_sync(self.require_current, abandon_on_cancel=True)
         except TimeoutError as error:
-            raise PoolTimeoutError("No answer about the schema") from error
+            raise PoolTimeoutError("The schema check timed out") from error
 
     def require_current(self) -> None:
-        """Compare the schema with this program's, and bring it up to date if that is allowed.
+        """Check that the schema is current, and migrate it if that is allowed.
 
-        The schema of a newer program will do if it has all that this one needs.
+        The schema of a newer version is accepted if it has everything that this version needs.
 
-        This runs at start and, until it has succeeded, before each request, so that the program may
-        start before its database does. It also makes the engine's first connection: two handlers
-        that did so in greenlets of one thread would wait for each other forever, on the lock that
-        SQLAlchemy holds meanwhile.
+        This runs at start and, until it has succeeded, before each request. So the service may
+        start before its database does.
+
+        It also makes the engine's first connection, during which SQLAlchemy holds a lock. If two
+        greenlets of one thread made it, they would wait for each other forever.
 
         Raises:
-            SchemaNotCurrentError: the schema is another one, or is being brought up to date.
-            OperationalError: the database does not answer.
+            SchemaNotCurrentError: the schema is not current, or is being migrated.
+            OperationalError: the database does not respond.
 
         """
         if self.is_current:
             self._require_head()
             return
-        # One thread at a time, since Alembic keeps its context in module globals. The others do not
-        # wait, or a database that does not answer would hold each of them in turn.
+        # Only one thread may run Alembic, which keeps its context in module globals. The others do
+        # not wait: if the database does not respond, it would block each of them in turn.
         if not self._lock.acquire(blocking=False):
-            raise SchemaNotCurrentError("The schema is being brought up to date")
+            raise SchemaNotCurrentError("The schema is being migrated")
         try:
             if self._auto_migrate and self._revision() in {None, *self._earlier}:
                 with _explained():
@@ -139,22 +140,22 @@ class Schema:
         revision = self._revision()
         if revision is None:
             raise SchemaNotCurrentError(
-                f"This program has no tables here yet ({VERSION_TABLE}, task): "
-                "run `uv run alembic upgrade head`, which leaves tables of other programs alone"
+                f"The service has no tables here yet ({VERSION_TABLE}, task): run "
+                "`uv run alembic upgrade head`, which does not change other applications' tables"
             )
         if revision in self._earlier:
             raise SchemaNotCurrentError(
-                f"The schema is at revision {revision}, this program's is {self._head}: "
+                f"The schema is at revision {revision}, but this version needs {self._head}: "
                 "run `uv run alembic upgrade head`"
             )
-        # An unknown revision is a newer program's. During its release, this one goes on for as long
-        # as the schema has what it needs.
+        # An unknown revision belongs to a newer version. During its release, this version continues
+        # to work as long as the schema has everything that it needs.
         with self._connection() as connection:
             missing = sorted(NEEDED - found_in(connection))
         if missing:
             raise SchemaNotCurrentError(
                 f"The schema is at revision {revision}, but lacks {', '.join(missing)}: "
-                "restore what was changed by hand"
+                "restore what somebody has removed"
             )
 
     def _revision(self) -> str | None:
@@ -164,7 +165,7 @@ class Schema:
             return MigrationContext.configure(connection, opts=options).get_current_revision()
 
     def _use_write_ahead_log(self) -> None:
-        """Let readers go on while one writes; the setting stays in the file, which is ours."""
+        """Let readers continue during a write. The setting is stored in the file, which is ours."""
         with self._connection() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
@@ -180,7 +181,7 @@ class Schema:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Raise SchemaNotCurrentError for whatever is wrong with a database that answers."""
+    """Raise SchemaNotCurrentError for any problem of a database that responds."""
     try:
         yield
     except (OperationalError, InterfaceError, InternalError):
@@ -191,7 +192,7 @@ def _explained() -> Iterator[None]:
 
 
 def require_unicode(connection: Connection) -> None:
-    """Refuse a database whose encoding lacks a part of Unicode. Each of SQLite's has all of it.
+    """Refuse a database whose encoding cannot store every character. All of SQLite's can.
 
     Raises:
         CommandError: its encoding is not UTF-8.
@@ -208,7 +209,7 @@ def require_unicode(connection: Connection) -> None:
 
 
 def found_in(connection: Connection) -> set[str]:
-    """Return what this program's tables have: `table.column`, unique indexes, and triggers."""
+    """Return what the service's tables have: `table.column`, unique indexes, and triggers."""
     names = [table.name for table in TABLES]
     if connection.dialect.name == "postgresql":
         found = connection.exec_driver_sql(
@@ -221,7 +222,7 @@ def found_in(connection: Connection) -> set[str]:
 
 @contextmanager
 def migration_connection(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in one transaction, which only one process can be in at a time.
+    """Yield a connection in a transaction that only one process can have at a time.
 
     The lock ends with the transaction, so that it works through a pooler in transaction mode.
 
@@ -233,7 +234,7 @@ def migration_connection(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
     with time_limit(math.inf), connection, transaction(connection):
         require_unicode(connection)
-        if engine.dialect.name == "postgresql":  # SQLite has but one writer
+        if engine.dialect.name == "postgresql":  # SQLite has only one writer
             connection.exec_driver_sql(NO_TIME_LIMITS)
             connection.exec_driver_sql(
                 f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_SECONDS}s';"

@@ -50,7 +50,7 @@ HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed 
 
 
 def _clean(text: object) -> object:
-    """Strip white space and a byte order mark, which `echo` and editors leave at the ends."""
+    """Strip whitespace and a byte order mark, which `echo` and editors leave at the ends."""
     if not isinstance(text, str):
         return text
     try:

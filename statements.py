@@ -1,4 +1,7 @@
-"""Every statement on tasks, each limited to its owner by `owned`.
+"""All statements on tasks. Those that requests execute are limited to one owner.
+
+Their condition is `owned` or, with tombstones, `owned_with_tombstones`. INSERT sets the owner. Only
+RECORD_PURGE and PURGE, which `main.py purge` executes, cover all users.
 
 A statement is built once, since building one costs more than executing it. The caller passes the
 values with each execution, as in `session.exec(READ, params={"owner": user.id, "task_id": 1})`.
@@ -64,12 +67,12 @@ Rows = SelectOfScalar[Row[Any]]
 
 
 def owned(*more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Limit a statement to the tasks of one user: the parameter `owner`, which it then requires."""
-    return _owned_or_deleted(TASKS.c.deleted_at.is_(None), *more)
+    """Limit a statement to the tasks of one user, the parameter `owner`, which is then required."""
+    return owned_with_tombstones(TASKS.c.deleted_at.is_(None), *more)
 
 
-def _owned_or_deleted(*more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Limit a statement to the tasks of one user and the tombstones of those they deleted."""
+def owned_with_tombstones(*more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Limit a statement to the tasks of one user, including the tombstones of deleted ones."""
     return and_(TASKS.c.user_id == bindparam("owner"), *more)
 
 
@@ -87,7 +90,7 @@ READ = select_tasks().where(_one_task())
 
 # Parameters: owner.
 COUNT = select(func.count()).select_from(TASKS).where(owned())
-ERASE = delete(TASKS).where(_owned_or_deleted())
+ERASE = delete(TASKS).where(owned_with_tombstones())
 
 
 SET_BY_DATABASE = {"id", "changed", "deleted_at"}
@@ -182,7 +185,7 @@ def new_values(changes: TaskUpdate) -> dict[str, object]:
 def _update(names: frozenset[str], which: ColumnElement[bool]) -> Update:
     """Set the fields in one statement, so that writers of different fields do not undo each other.
 
-    `version` and `updated_at` move only if a value changes, and `updated_at` never moves backwards,
+    `version` and `updated_at` change only if a value does, and `updated_at` never moves backwards,
     even if the clocks of several machines disagree.
     """
     columns = TASKS.c
@@ -326,9 +329,9 @@ def page(
 ) -> Rows:
     """Read a page of the list in the order of `sort`, or `backward` in the reverse order.
 
-    Parameters: owner, limit, offset; with `at_cursor` value and id, where the page begins; those of
-    the FILTERS. A row has more than a task: unless the order is by time, the `key` of its place;
-    with `counting`, the `total` of matching tasks.
+    Parameters: owner, limit, offset; those of the FILTERS; with `at_cursor`, value and id, where
+    the page begins. Besides the task, a row has `key`, the value by which it is sorted, unless that
+    is a time; and with `counting`, `total`, the number of matching tasks.
     """
     order, descending = (sort.key, TASKS.c.id), sort.startswith("-") != backward
     more: list[ColumnElement[Any]] = []
@@ -350,7 +353,7 @@ def page(
 
 @lru_cache(PAGES_KEPT_MAX)
 def count_matching(filters: frozenset[str]) -> SelectOfScalar[int]:
-    """Count the tasks of all pages. Parameters: owner, and those of the FILTERS."""
+    """Count the matching tasks on all pages. Parameters: owner, and those of the FILTERS."""
     return select(func.count()).select_from(TASKS).where(owned(*_matching(filters)))
 
 
@@ -384,8 +387,7 @@ def _tags() -> Rows:
     )
 
 
-# Parameters: owner. The tags as they are written, each with how many tasks have it so, the most
-# used first.
+# Parameters: owner. Each spelling of a tag and the number of tasks that have it, most used first.
 TAGS = _tags()
 
 
@@ -408,19 +410,22 @@ EXPORT = (
 
 
 class horizon(FunctionElement[int]):  # noqa: N801  # as json_words
-    """The oldest change that may still be uncommitted: all before it are visible or undone."""
+    """The oldest transaction that may still be running.
+
+    Every earlier transaction has committed and is visible, or was rolled back.
+    """
 
     inherit_cache = True
 
 
 class next_change(FunctionElement[int]):  # noqa: N801  # as json_words
-    """A change that nothing has made yet."""
+    """The first change id not yet assigned."""
 
     inherit_cache = True
 
 
 class database_identity(FunctionElement[str]):  # noqa: N801  # as json_words
-    """Identify the database, and the history of its changes."""
+    """An identifier that changes when the change history is no longer continuous."""
 
     inherit_cache = True
 
@@ -443,8 +448,8 @@ def _(_: horizon | next_change, __: SQLCompiler, **___: object) -> str:
 
 @compiles(database_identity, "postgresql")
 def _(_: database_identity, __: SQLCompiler, **___: object) -> str:
-    # A dump that is restored keeps the first; another database has another oid, another cluster
-    # another system identifier, and a fail-over begins a new timeline.
+    # A restored dump keeps only the first part. Another database has another table oid, another
+    # cluster another system identifier, and a failover begins a new timeline.
     return (
         "concat_ws('.', todo_backend_sync.identity, todo_backend_sync.tableoid,"
         " (pg_control_system()).system_identifier,"
@@ -459,16 +464,18 @@ def _(_: database_identity, __: SQLCompiler, **___: object) -> str:
 
 def _changes() -> Rows:
     order = (TASKS.c.changed, TASKS.c.id)
-    place = tuple_(bindparam("changed"), bindparam("id"))
+    position = tuple_(bindparam("changed"), bindparam("id"))
     live_only = or_(TASKS.c.deleted_at.is_(None), bindparam("with_deleted", type_=Boolean))
     changes = (
         select_tasks(TASKS.c.changed, TASKS.c.deleted_at)
-        .where(_owned_or_deleted(tuple_(*order) > place, live_only))
+        .where(owned_with_tombstones(tuple_(*order) > position, live_only))
         .order_by(*order)
         .limit(bindparam("limit"))
         .subquery()
     )
-    known = exists(select(TASKS.c.id).where(_owned_or_deleted(TASKS.c.id == bindparam("known"))))
+    known = exists(
+        select(TASKS.c.id).where(owned_with_tombstones(TASKS.c.id == bindparam("known")))
+    )
     rows = cast(
         "Rows",
         Select(
@@ -485,13 +492,14 @@ def _changes() -> Rows:
     )
 
 
-# The tasks and, `with_deleted`, the tombstones after a place in the order of changes. Each row also
-# has what a token is checked against, and if there are no changes, one row has only that.
-# `is_known` says whether the owner has the task or tombstone `known`. Parameters: owner, changed
-# and id (the place), with_deleted, limit, known.
+# The tasks and, `with_deleted`, the tombstones after a position in the order of changes. Each row
+# also has the values that a sync token is checked against; without changes, one row has only those.
+# `is_known` tells whether the owner has the task or tombstone `known`. Parameters: owner, changed
+# and id (the position), with_deleted, limit, known.
 CHANGES = _changes()
 
-# For all users, as no request does. Parameter: before. The first records what the second removes.
+# For all users, so no request may execute these. Parameter: before. Execute RECORD_PURGE first: it
+# records the latest change among the tombstones that PURGE then removes.
 _OLD = (TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type),)
 _LATEST = select(func.max(TASKS.c.changed)).where(*_OLD).scalar_subquery()
 RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LATEST).values(purged=_LATEST)

@@ -26,24 +26,25 @@ LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
 
 Number = Annotated[int, Field(ge=0, le=BIGINT_MAX)]
-TOO_OLD = "The token is too old, or from another database or user: start without one"
+NO_LONGER_VALID = "`since` is no longer valid; request again without it"
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
 
 
 @dataclass(frozen=True)
-class Token:
-    """How far a client has come in the order of changes."""
+class SyncToken:
+    """A position in the order of changes: the `next` of a response, the `since` of a request."""
 
     origin: str  # a digest of the database's identity and the user
-    # A task that the client has. If not even its tombstone is left, the user erased everything.
+    # A task that the client has, or 0. If it has not even left a tombstone, the user has erased
+    # everything.
     known: Number
-    # The client has all changes before it, once it has walked through all pages.
+    # After the last page, the client has all changes before this one.
     horizon: Number
-    # On a walk through several pages, the last change that the client has. Otherwise 0.
+    # Before the last page: the last change that the client has, and its task. Otherwise 0.
     changed: Number
     id: Number
-    # The first walk lists tasks only: the client has nothing that could have been deleted.
+    # The first pass lists no deletions: the client has no tasks that could have been deleted.
     is_first: bool
 
     def parameters(self) -> dict[str, object]:
@@ -56,31 +57,32 @@ class Token:
         }
 
     def encode(self) -> str:
-        """Write it as callers see it."""
-        return to_opaque(TOKEN.dump_json(self))
+        """Return the token as clients see it."""
+        return to_opaque(SYNC_TOKEN.dump_json(self))
 
 
-TOKEN = TypeAdapter(Token)
-START = Token("", known=0, horizon=0, changed=0, id=0, is_first=True)
+SYNC_TOKEN = TypeAdapter(SyncToken)
+START = SyncToken("", known=0, horizon=0, changed=0, id=0, is_first=True)
 
 
-def _decode(text: str) -> Token:
+def _decode(text: str) -> SyncToken:
     try:
-        return TOKEN.validate_json(from_opaque(text))
+        return SYNC_TOKEN.validate_json(from_opaque(text))
     except ValueError as error:
-        raise ValueError("is not a `next` that this operation has returned") from error
+        raise ValueError("is not a `next` value from this operation") from error
 
 
 class ChangesQuery(BaseModel):
     """The query parameters of the changes."""
 
     since: Annotated[
-        Token | None,
+        SyncToken | None,
         BeforeValidator(_decode),
         WithJsonSchema({"type": "string", "examples": ["eyJvcmlnaW4iOiI2YWNk"]}),
     ] = Field(
         None,
-        description="The `next` of your last response. Without it, you get all your tasks.",
+        description="The `next` of your last response. Without it, the listing starts from the "
+        "beginning.",
     )
     limit: Annotated[int, Field(ge=1, le=LIMIT_MAX, json_schema_extra=INT32), Digits] = Field(
         LIMIT_DEFAULT, description="How many changes you get at most.", examples=[LIMIT_DEFAULT]
@@ -101,11 +103,12 @@ class Changes(BaseModel):
         description="The `since` of your next request.", examples=["eyJvcmlnaW4iOiI2YWNk"]
     )
     more: bool = Field(
-        description="Whether there are more changes. If so, ask again at once.", examples=[False]
+        description="Whether there are more changes. If so, ask again immediately.",
+        examples=[False],
     )
 
 
-GONE = documented(410, "The token is no longer valid", TOO_OLD)
+GONE = documented(410, "`since` is no longer valid", NO_LONGER_VALID)
 
 
 @router.get(
@@ -120,7 +123,7 @@ def list_changes(
 ) -> Response:
     """List what has changed since your last request, the oldest change first.
 
-    Every committed change is listed at least once; a change may be listed again.
+    Every task that changed is listed at least once, in its current state; it may be listed again.
     """
     since = query.since or START
     parameters = {"owner": user.id, "limit": query.limit + 1, **since.parameters()}
@@ -131,7 +134,7 @@ def list_changes(
     page = [row for row in rows[: query.limit] if row.id is not None]
     tasks = [row for row in page if row.deleted_at is None]
     more = len(rows) > query.limit
-    token = Token(
+    token = SyncToken(
         origin,
         known=tasks[-1].id if tasks else since.known,
         horizon=since.horizon if since.id else rows[0].horizon,
@@ -148,8 +151,8 @@ def list_changes(
     return json_response(to_json(changes))
 
 
-def _require_complete(token: Token, state: Row[Any], origin: str) -> None:
-    """Refuse a token with which a client would miss something."""
+def _require_complete(token: SyncToken, state: Row[Any], origin: str) -> None:
+    """Refuse a token with which the client would miss changes."""
     is_complete = (
         token.origin == origin
         and state.purged < token.horizon
@@ -157,4 +160,4 @@ def _require_complete(token: Token, state: Row[Any], origin: str) -> None:
         and (token.known == 0 or state.is_known)
     )
     if not is_complete:
-        raise HTTPException(HTTPStatus.GONE, TOO_OLD)
+        raise HTTPException(HTTPStatus.GONE, NO_LONGER_VALID)

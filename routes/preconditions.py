@@ -8,10 +8,9 @@ from fastapi import Request
 from errors import documented, invalid
 from statements import ANY_VERSION
 
+NOT_SATISFIED = "The task's version does not satisfy If-Match or If-None-Match"
 PRECONDITION_FAILED = documented(
-    412,
-    "The task has changed since the version that you sent",
-    "The task has another version by now",
+    412, "The task's version does not satisfy `If-Match` or `If-None-Match`", NOT_SATISFIED
 )
 
 # Proxies that compress append the coding: Apache and Caddy `-gzip`, Jetty `--gzip`.

@@ -1,4 +1,4 @@
-"""The tasks of the caller. Every statement names their owner; what is not theirs is not there."""
+"""The operations on the caller's tasks. Other users' tasks look as if they did not exist."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from routes.paging import Page, PageQuery, path_of, task_of
 from routes.preconditions import (
     DOCUMENTED,
     DOCUMENTED_READ,
+    NOT_SATISFIED,
     PRECONDITION_FAILED,
     Preconditions,
     etag,
@@ -56,9 +57,9 @@ IdempotencyKey = Annotated[
 IdempotencyKeyHeader = Annotated[
     IdempotencyKey | None,
     Header(
-        description="A new text of your own for each request, such as a UUID. If you send the "
+        description="A unique string that you choose per request, such as a UUID. If you send the "
         "request again with the same key and the same body, nothing is created a second time: "
-        "you get the result of the first.",
+        "you get the result of the first request.",
         examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
         json_schema_extra=without_null,
     ),
@@ -85,7 +86,7 @@ class Selection(BaseModel):
     @model_validator(mode="after")
     def _require_a_filter(self) -> "Selection":
         if not self.status and not self.id:
-            raise ValueError("say which tasks: by status, by id, or by both")
+            raise ValueError("specify `status`, `id`, or both")
         return self
 
 
@@ -97,7 +98,12 @@ class Updated(BaseModel):
 
     updated: Annotated[
         int,
-        Field(description="How many tasks were selected.", examples=[3], json_schema_extra=INT64),
+        Field(
+            description="How many tasks were selected, including those whose values stay the same; "
+            "0 if the body is empty.",
+            examples=[3],
+            json_schema_extra=INT64,
+        ),
     ]
 
 
@@ -187,7 +193,7 @@ def create_task(
 def list_tasks(
     request: Request, user: CurrentUser, session: SessionDep, page: PageQuery
 ) -> Response:
-    """Return one page of your tasks, the newest first.
+    """Return one page of your tasks, newest first unless `sort` says otherwise.
 
     Without filters, all your tasks are listed; with several, a task must match each of them. To get
     the next page, request the URL with `rel="next"` in the `Link` header: its pages neither repeat
@@ -319,8 +325,9 @@ def patch_tasks(
 ) -> Updated:
     """Update all tasks that you select by `status`, by `id` or by both, all at once or not at all.
 
-    With both, a task must match both. The response tells how many tasks were selected. A request
-    without `status` and `id` gets a 422, so that it cannot update all your tasks by accident.
+    With both, a task must match both. The response counts all selected tasks, even if their values
+    stay the same; for an empty body, it is 0. A request without `status` and `id` gets a 422, so
+    that it cannot update all your tasks by accident.
     """
     if not changes:
         return Updated(updated=0)
@@ -333,7 +340,7 @@ def patch_tasks(
 def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionDep) -> Deleted:
     """Delete all tasks that you select by `status`, by `id` or by both, for good.
 
-    With both, a task must match both. The response tells how many tasks were deleted. A request
+    With both, a task must match both. The response counts the deleted tasks. A request
     without `status` and `id` gets a 422, so that it cannot delete all your tasks by accident.
     """
     statement = statements.delete_many(selection.status, selection.id)
@@ -342,7 +349,7 @@ def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionD
 
 
 class KeyedBody(NamedTuple):
-    """An Idempotency-Key and the digest of the body that came with it; neither without a key."""
+    """An `Idempotency-Key` and the digest of its body. Without a key, both are None."""
 
     key: IdempotencyKey | None = None
     digest: str | None = None
@@ -373,7 +380,7 @@ def insert_task(
 
     Raises:
         HTTPException: the user has `limit` tasks already.
-        RequestValidationError: the key came before with another body.
+        RequestValidationError: the key was already used with a different body.
 
     """
     new = {**columns, "idempotency_key": body.key, "idempotency_digest": body.digest}
@@ -383,12 +390,12 @@ def insert_task(
     if row is None:
         raise too_many_tasks(limit)
     if row.idempotency_digest != body.digest:
-        raise invalid("header", "Idempotency-Key", message="was sent before, with another body")
+        raise invalid("header", "Idempotency-Key", message="was already used with a different body")
     return row
 
 
 def _total(page: Page, read: Sequence[Row[Any]], user: User, session: Session) -> int:
-    """Tell how many tasks match: each row says it, and the first page has one if there is any."""
+    """Return how many tasks match: each row has the total, and an empty first page means 0."""
     if read:
         return int(read[0].total)
     if page.is_first:
@@ -413,9 +420,10 @@ def _execute_if(
     session: Session,
     **parameters: object,
 ) -> Row[Any]:
-    """Execute a statement on one task, which checks the preconditions of the request itself.
+    """Execute a statement on one task, with the preconditions of the request in its condition.
 
-    If it found nothing, a second one tells why: no such task (404), or another version (412).
+    If it finds no task, a second statement determines why: the user has no such task (404), or its
+    version does not satisfy the preconditions (412).
     """
     parameters |= {"owner": user.id, "task_id": task_id}
     preconditions = Preconditions.of(request)
@@ -423,18 +431,18 @@ def _execute_if(
     row = session.exec(wanted, params=parameters).one_or_none()
     if row is None and preconditions != (None, None):
         _found(session.exec(statements.READ, params=parameters).one_or_none())
-        raise HTTPException(HTTPStatus.PRECONDITION_FAILED, "The task has another version by now")
+        raise HTTPException(HTTPStatus.PRECONDITION_FAILED, NOT_SATISFIED)
     return _found(row)
 
 
 def too_many_tasks(limit: int) -> HTTPException:
-    """Refuse what would give the caller more tasks than TASKS_PER_USER allows."""
+    """Return the error of a request that would exceed TASKS_PER_USER."""
     detail = f"No more than {limit} tasks are allowed; delete some first"
     return HTTPException(HTTPStatus.CONFLICT, detail)
 
 
 def _found(row: Row[Any] | None) -> Row[Any]:
-    """Give the row, or answer 404: the caller has no such task, whoever else may have it."""
+    """Return the row. Without one, raise a 404, whether or not another user has such a task."""
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "Task not found")
     return row
@@ -453,5 +461,5 @@ def _answer(
 def json_response(
     content: bytes, status_code: int = HTTPStatus.OK, headers: dict[str, str] | None = None
 ) -> Response:
-    """Answer with JSON as it is; FastAPI would validate our own rows again, in another thread."""
+    """Respond with this JSON. FastAPI would validate our own rows again, in another thread."""
     return Response(content, status_code, headers, "application/json")

@@ -44,9 +44,9 @@ SEND_JSON_LINES = (
     "with `curl --data-binary @tasks.jsonl`"
 )
 
-Place = tuple[datetime, int]
-Page = tuple[bytes, Place | None]
-START: Place = (EPOCH, 0)
+Position = tuple[datetime, int]
+Page = tuple[bytes, Position | None]
+START: Position = (EPOCH, 0)
 
 
 class TransferRoute(GuardedRoute):
@@ -165,7 +165,7 @@ def import_tasks(
 async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[bytes]:
     """Read one page at a time, so that a slow client does not occupy a connection."""
 
-    def read(after: Place) -> Page:
+    def read(after: Position) -> Page:
         with Session(database.engine) as session:
             return _read_page(after, user, session)
 
@@ -176,10 +176,10 @@ async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[by
         yield lines
 
 
-def _read_page(after: Place, user: User, session: Session) -> Page:
-    """Return the tasks after a place as lines, and the last one's place if more may follow."""
-    place = dict(zip((column.name for column in statements.EXPORT_ORDER), after, strict=True))
-    rows = session.exec(statements.EXPORT, params={"owner": user.id, **place}).all()
+def _read_page(after: Position, user: User, session: Session) -> Page:
+    """Return the tasks after a position as lines, and the last position if more may follow."""
+    position = dict(zip((column.name for column in statements.EXPORT_ORDER), after, strict=True))
+    rows = session.exec(statements.EXPORT, params={"owner": user.id, **position}).all()
     lines = b"".join(to_json(task_of(row)) + b"\n" for row in rows)
     is_full = len(rows) == statements.EXPORT_PAGE_ROWS
     return lines, (rows[-1].created_at, rows[-1].id) if is_full else None

@@ -27,7 +27,7 @@ ORIGIN = "http://localhost:3000"
         ("GET", f"/api/{'x' * 200}/tasks/", 404, "Not Found"),
         ("GET", "/%00%ff", 404, "Not Found"),
         ("GET", "/api/tasks/1", 404, "Task not found"),
-        ("GET", "/api/bob/tasks", 403, "The path names another user than the token"),
+        ("GET", "/api/bob/tasks", 403, "The user id in the path is not the token's"),
         ("POST", "/health", 405, "Method Not Allowed"),
         ("TRACE", "/api/tasks", 405, "Method Not Allowed"),
         ("BREW", "/api/tasks/1", 405, "Method Not Allowed"),

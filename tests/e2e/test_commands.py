@@ -184,7 +184,9 @@ def test_an_unreachable_database_is_logged_in_one_line_and_503(start: Start) -> 
     server.stop()  # the line of a request is written after the response
     started, requests = _logged(server, "main"), _logged(server, "logs")
     (message,) = [line["message"] for line in started]
-    assert message.startswith("Responding 503 until this is fixed: Cannot connect to 127.0.0.1: ")
+    assert message.startswith(
+        "Responding with 503 until this is fixed: Cannot connect to 127.0.0.1: "
+    )
     assert [line["status"] for line in requests if line["method"] == "POST"] == [503]
     assert requests[-1]["reason"].startswith("Cannot connect to 127.0.0.1: ")
     assert "Traceback" not in server.log.read_text()

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 
 from main import create_app, main
 from models import TASKS
-from routes.changes import TOO_OLD
+from routes.changes import NO_LONGER_VALID
 from tests.actors import bearer, settings_for
 from tests.replica import Replica
 
-GONE = {"detail": TOO_OLD, "status_code": 410}
+GONE = {"detail": NO_LONGER_VALID, "status_code": 410}
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_tombstones_are_purged_when_they_are_old(
         tombstone = update(TASKS).where(TASKS.c.id == old["id"])
         connection.execute(tombstone.values(deleted_at=long_ago))
 
-    assert purge(90) == "Removed 1 tombstones\n"
+    assert purge(90) == "Removed 1 tombstone\n"
     assert purge(90) == "Removed 0 tombstones\n"
 
     assert ann.get(f"/api/tasks/changes?since={before}").json() == GONE

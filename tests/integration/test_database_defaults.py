@@ -149,7 +149,7 @@ def test_a_database_that_cannot_store_all_of_unicode_is_refused(
         codes = [ann.get(path).status_code for path in ("/ready", "/api/tasks")]
 
     assert codes == [503, 503]
-    assert f"Responding 503 until this is fixed: {problem}" in caplog.text
+    assert f"Responding with 503 until this is fixed: {problem}" in caplog.text
     assert reasons() == [problem] * 2
     monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
     with pytest.raises(CommandError) as refused:

@@ -39,7 +39,7 @@ def test_the_same_key_with_another_body_is_422(ann: TestClient) -> None:
 
     assert response.status_code == 422
     assert response.json()["errors"] == [
-        {"field": "Idempotency-Key", "message": "was sent before, with another body"}
+        {"field": "Idempotency-Key", "message": "was already used with a different body"}
     ]
     assert ann.get("/api/tasks").json() == [first]
 
@@ -113,7 +113,7 @@ def test_the_key_of_an_import_with_another_body_is_422(
 
     assert response.status_code == 422
     assert response.json()["errors"] == [
-        {"field": "Idempotency-Key", "message": "was sent before, with another body"}
+        {"field": "Idempotency-Key", "message": "was already used with a different body"}
     ]
     assert ann.get("/api/tasks").headers["X-Total-Count"] == "3"
 

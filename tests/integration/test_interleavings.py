@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tests.actors import bearer
 
 NOT_FOUND = b'{"detail":"Task not found","status_code":404}'
-FORBIDDEN = b'{"detail":"The path names another user than the token","status_code":403}'
+FORBIDDEN = b"""{"detail":"The user id in the path is not the token's","status_code":403}"""
 STATUSES = ["pending", "in_progress", "completed"]
 
 NEW: dict[str, object] = {

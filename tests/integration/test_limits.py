@@ -48,7 +48,7 @@ def test_requests_beyond_the_limit_are_refused(
 def test_refused_requests_share_one_log_line(
     ann: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(overload, "REFUSALS_TOLD_SECONDS", 0.2)
+    monkeypatch.setattr(overload, "REFUSAL_LOG_INTERVAL_SECONDS", 0.2)
     monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
 
     for _ in "123":

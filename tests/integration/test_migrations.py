@@ -134,7 +134,7 @@ def test_with_auto_migrate_off_the_app_waits_for_the_schema(
                 "detail": "The database schema is not current; try again",
                 "status_code": 503,
             }
-        assert "This program has no tables here yet (todo_backend_version, task)" in caplog.text
+        assert "The service has no tables here yet (todo_backend_version, task)" in caplog.text
         assert ann.get("/health").json() == {"status": "ok"}
 
         command.upgrade(alembic, "head")
@@ -162,7 +162,7 @@ def test_with_auto_migrate_off_an_older_schema_is_named(
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
 
-    assert "The schema is at revision todo_0002, this program's is todo_0005" in caplog.text
+    assert "The schema is at revision todo_0002, but this version needs todo_0005" in caplog.text
 
 
 @pytest.mark.parametrize(

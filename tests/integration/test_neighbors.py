@@ -113,7 +113,7 @@ def test_a_task_table_of_another_application_is_left_alone(
         if auto_migrate:
             assert "The table task in this database is not this program's" in reason
         else:
-            assert "This program has no tables here yet" in reason
+            assert "The service has no tables here yet" in reason
     assert _rows(engine, "SELECT * FROM task") == before
     assert _rows(engine, "SELECT * FROM alembic_version") == [("0002",)]
 

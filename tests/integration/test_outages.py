@@ -62,7 +62,7 @@ def test_the_app_starts_before_its_database(
         app = create_app(settings_for(wire.url))
 
         with TestClient(app, headers=bearer("ann")) as ann:
-            assert "Responding 503 until this is fixed: " in caplog.text
+            assert "Responding with 503 until this is fixed: " in caplog.text
             _assert_unavailable(ann)
 
             wire.refusing = False

@@ -54,7 +54,7 @@ def test_a_path_of_another_user_is_forbidden(
 
     assert response.status_code == 403
     assert response.json() == {
-        "detail": "The path names another user than the token",
+        "detail": "The user id in the path is not the token's",
         "status_code": 403,
     }
     assert ann.get(anns_task).json() == task

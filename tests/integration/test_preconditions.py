@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-STALE = {"detail": "The task has another version by now", "status_code": 412}
+STALE = {
+    "detail": "The task's version does not satisfy If-Match or If-None-Match",
+    "status_code": 412,
+}
 CHANGES: list[tuple[str, str, dict[str, str] | None]] = [
     ("PUT", "", {"title": "new"}),
     ("PATCH", "", {"title": "new"}),

@@ -97,7 +97,7 @@ def test_every_statement_on_tasks_is_limited_to_its_owner() -> None:
 
     assert statements
     for statement in statements:
-        assert re.search(r"\bowned\(|\b_owned_or_deleted\(|\b_one_task\(|which", statement) or (
+        assert re.search(r"\bowned\(|\bowned_with_tombstones\(|\b_one_task\(|which", statement) or (
             OF_ALL_USERS.match(statement)
         )
 

@@ -14,8 +14,8 @@ from tests.contract.operations import OPERATIONS
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
-# Paths outside the contract.
-COMMON_STATUS_CODES = {"405", "500"}
+# Codes outside the contract: of paths, of bugs, and of the optional rate limit.
+COMMON_STATUS_CODES = {"405", "429", "500"}
 
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
@@ -70,7 +70,7 @@ def test_the_figures_of_the_readme_are_measured() -> None:
 
 
 def test_the_reliability_table_refers_to_existing_tests() -> None:
-    section = README.partition("## What it withstands\n")[2].partition("\n## ")[0]
+    section = README.partition("## Resilience\n")[2].partition("\n## ")[0]
     _, *promises = re.split(r"^- ", section, flags=re.MULTILINE)
     named = [re.findall(r"`(test_\w+\.py)`", promise) for promise in promises]
 

@@ -74,7 +74,7 @@ def test_anything_else_is_not_a_due_date(text: str) -> None:
     ],
 )
 def test_a_utc_offset_is_refused_with_a_specific_message(text: str) -> None:
-    with pytest.raises(ValidationError, match="without a time zone or an offset"):
+    with pytest.raises(ValidationError, match="must be local time, without a time zone or offset"):
         DUE_DATE.validate_python(text)
 
 
