@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Locator, Page, Request, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 from sqlalchemy import URL
 
 from tests.e2e.conftest import needs_chromium, needs_node
@@ -118,7 +118,12 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
         expect(tasks(ann).get_by_text(UNSENT)).to_have_count(2)
         expect(ann.get_by_role("alert")).to_contain_text("Could not load the tasks.")
         questions: list[str] = []
-        ann.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
+
+        def dismiss(dialog: Dialog) -> None:
+            questions.append(dialog.message)
+            dialog.dismiss()
+
+        ann.once("dialog", dismiss)
         ann.get_by_role("button", name="Sign out").click()
         expect(tasks(ann)).to_have_count(2)
         assert questions == ["2 changes not sent yet. Sign out and lose them?"]
