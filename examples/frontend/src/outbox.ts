@@ -96,7 +96,10 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   async function send(change: Change, etag?: string): Promise<Task | undefined> {
     if (change.kind === "add") return api.create(change.draft, change.key);
     if (change.kind === "edit") return api.update(change.base, change.changes, etag);
-    await api.remove(change.base, etag);
+    await api.remove(change.base, etag).catch((error: unknown) => {
+      // It is gone, which is what the user wants.
+      if (statusOf(error) !== 404) throw error;
+    });
     return undefined;
   }
 
@@ -145,7 +148,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
         dispute(entry, { task, etag });
       }
     } catch (error) {
-      const status = error instanceof RefusedError ? error.status : 0;
+      const status = statusOf(error);
       if (status === 412) dispute(entry, await api.read(entry.base));
       else if (status === 404 && entry.kind === "remove") done(entry, undefined);
       else throw error;
@@ -229,6 +232,10 @@ export function newTask(draft: NewTask, user: User): Change {
     ...draft,
   };
   return { kind: "add", base, draft, key: crypto.randomUUID() };
+}
+
+function statusOf(error: unknown): number | undefined {
+  return error instanceof RefusedError ? error.status : undefined;
 }
 
 function changesOf(change: Change): TaskUpdate {

@@ -25,8 +25,8 @@ export type Sync = ReturnType<typeof startSync>;
 
 /** Asks while the page is visible, until the signal ends it; one request at a time. */
 export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
-  /** The tasks that the page knows, as text: a change may be listed again, or be our own. */
-  const known = new Map<number, string>();
+  /** What the page has shown, as text: a change may be listed again, or be the page's own. */
+  const seen = new Map<number, string>();
   let since: string | undefined;
   let news = nothing(true);
   let timer: number | undefined;
@@ -39,12 +39,12 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     return { tasks: [], deleted: [], isFirst };
   }
 
-  /** Returns whether the page did not know the task like this. */
-  function learn(task: Task): boolean {
-    const text = JSON.stringify(task);
-    const isNew = known.get(task.id) !== text;
-    known.set(task.id, text);
-    return isNew;
+  /** Remembers the state of a task, and returns whether it is another one than before. */
+  function isNew(id: number, state: Task | "deleted"): boolean {
+    const text = JSON.stringify(state);
+    const isOther = seen.get(id) !== text;
+    seen.set(id, text);
+    return isOther;
   }
 
   async function ask(): Promise<void> {
@@ -74,8 +74,9 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     let more: boolean;
     do {
       const page = await api.changes(since);
-      news.tasks.push(...page.tasks.filter(learn));
-      news.deleted.push(...page.deleted.filter((id) => known.delete(id)));
+      // The first time, all tasks are listed; there is no need to remember them.
+      news.tasks.push(...page.tasks.filter((task) => news.isFirst || isNew(task.id, task)));
+      news.deleted.push(...page.deleted.filter((id) => isNew(id, "deleted")));
       ({ next: since, more } = page);
     } while (more);
   }
@@ -83,7 +84,7 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
   /** Forgets the token: it is too old (410), or of an older version of the server. */
   function startOver(): void {
     since = undefined;
-    known.clear();
+    seen.clear();
     news = nothing(true);
   }
 
@@ -119,11 +120,11 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
 
     /** Remembers what another request has returned, so that it is no news. */
     know(tasks: Task[]): void {
-      tasks.forEach(learn);
+      for (const task of tasks) isNew(task.id, task);
     },
 
     knowDeleted(id: number): void {
-      known.delete(id);
+      isNew(id, "deleted");
     },
   };
 }
