@@ -9,10 +9,7 @@ import { completionsOf } from "./tags";
 const TITLE_MAX_CHARS = 200; // the task server's, in code points
 const EXAMPLE = "Try: Call Bob tomorrow 17:00 #work !high";
 
-/** The key is the submission's: the same for one that is tried again. */
-type Add = (task: NewTask, key: string) => Promise<boolean>;
-
-export function createAddForm(add: Add) {
+export function createAddForm(add: (task: NewTask) => Promise<boolean>) {
   const form = find(document, "#add", HTMLFormElement);
   const input = find(form, "#new-task", HTMLInputElement);
   const pick = find(form, "#pick", HTMLButtonElement);
@@ -22,7 +19,6 @@ export function createAddForm(add: Add) {
   let tags: TagCount[] = [];
   /** Parts that the user wants to keep in the title, as they were typed. */
   const kept = new Set<string>();
-  let submission: { body: string; key: string } | undefined;
   let previewed = "";
 
   function read() {
@@ -110,11 +106,7 @@ export function createAddForm(add: Add) {
     void whileBusy(form, async () => {
       const line = input.value;
       const { task } = read();
-      const body = JSON.stringify(task);
-      // After a failure: the server may have the task, so it is the same submission again.
-      if (submission?.body !== body) submission = { body, key: crypto.randomUUID() };
-      if (!(await add(task, submission.key))) return;
-      submission = undefined;
+      if (!(await add(task))) return;
       // What was typed meanwhile is the next task's.
       if (input.value === line) setLine("");
     });
@@ -128,10 +120,7 @@ export function createAddForm(add: Add) {
       tags = next;
     },
 
-    forget(): void {
-      setLine("");
-      submission = undefined;
-    },
+    forget: () => setLine(""),
   };
 }
 

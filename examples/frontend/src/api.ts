@@ -7,6 +7,7 @@ import type { components, paths } from "./contract";
 import { RefusedError, UnavailableError } from "./errors";
 
 const TIMEOUT_SECONDS = 10;
+const CHANGES_MAX = 500; // the task server's
 // What a proxy answers for a server that is down, and a server for itself.
 const UNAVAILABLE = [429, 502, 503, 504];
 
@@ -22,6 +23,8 @@ export type Sort = Schemas["Sort"];
 /** A tag, and the number of tasks that have it. */
 export type TagCount =
   paths["/api/tags"]["get"]["responses"]["200"]["content"]["application/json"][number];
+
+export type Changes = Schemas["Changes"];
 
 /** A part of the list. */
 export interface TaskPage {
@@ -78,6 +81,12 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return { tasks: data, total, next: nextCursorOf(headers) };
     },
 
+    /** Returns what has changed since the `next` of an earlier answer; without one, all tasks. */
+    async changes(since?: string): Promise<Changes> {
+      const query = { limit: CHANGES_MAX, ...(since && { since }) };
+      return (await answerOf(client.GET("/api/tasks/changes", { params: { query } }))).data;
+    },
+
     /** Returns the user's tags, to suggest them. */
     async tags(): Promise<TagCount[]> {
       return (await answerOf(client.GET("/api/tags"))).data;
@@ -102,14 +111,9 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return (await answerOf(client.PATCH(TASK, { params, body: changes }))).data;
     },
 
-    async complete(task: Task): Promise<Task> {
-      const params = { path: pathOf(task) };
-      return (await answerOf(client.PATCH(`${TASK}/complete`, { params }))).data;
-    },
-
     /** The browser completes the request even if the user leaves the page. */
-    async remove(task: Task): Promise<void> {
-      const params = { path: pathOf(task) };
+    async remove(task: Task, etag?: string): Promise<void> {
+      const params = { path: pathOf(task), ...(etag && { header: { "If-Match": etag } }) };
       await answerOf(client.DELETE(TASK, { params, keepalive: true }));
     },
 

@@ -15,7 +15,9 @@ export interface Editor {
    * Asks whose words to take; what the user has not edited is theirs already.
    * Tells whether there is anything to ask.
    */
-  showConflict(theirs: Task): boolean;
+  showConflict(theirs: Task, mine?: TaskUpdate): boolean;
+  /** Says what has happened to the task elsewhere. */
+  tell(text: string): void;
 }
 
 const WHEN = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -31,6 +33,7 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
   const status = find(element, "[name=status]", HTMLSelectElement);
   const tags = createTagField(find(element, "[data-part=tags]", HTMLElement));
   const created = find(element, "time", HTMLTimeElement);
+  const message = find(element, "[role=alert]", HTMLElement);
   let task = first;
 
   function fill(next: Task): void {
@@ -47,7 +50,7 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
   function edited(): Partial<Task> {
     const described = description.value.trim() || null;
     return {
-      ...(title.value.trim() !== task.title && { title: title.value }),
+      ...(title.value.trim() !== task.title && { title: title.value.trim() }),
       ...(described !== task.description && { description: described }),
       ...(due.value !== task.due_date && { due_date: due.value }),
       ...(priority.value !== task.priority && { priority: priority.value as Priority }),
@@ -68,13 +71,12 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) element.requestSubmit();
   });
 
-  function showConflict(theirs: Task): boolean {
-    fill({ ...theirs, ...edited() });
+  function showConflict(theirs: Task, mine: TaskUpdate = edited()): boolean {
+    fill({ ...theirs, ...mine });
     task = theirs;
     if (Object.keys(edited()).length === 0) return false;
     element.classList.add("disputed");
-    find(element, "[role=alert]", HTMLElement).textContent =
-      "This was changed elsewhere meanwhile; above is how it is now.";
+    message.textContent = "This was changed elsewhere meanwhile; above is how it is now.";
     find(element, "[type=reset]", HTMLElement).textContent = "Take theirs";
     find(element, ".primary", HTMLElement).textContent = "Keep mine";
     return true;
@@ -88,5 +90,8 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
       else find(element, `[name=${field}]`, HTMLElement).focus();
     },
     showConflict,
+    tell(text) {
+      message.textContent = text;
+    },
   };
 }

@@ -78,6 +78,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
     const shown = gone ? [...next, { tag: current, tasks: 0 }] : next;
     const [any] = tagFilter.querySelectorAll("label");
     if (!any) return;
+    const focused = tagFilter.contains(document.activeElement);
     tagFilter.querySelectorAll("label ~ label").forEach((label) => label.remove());
     for (const { tag, tasks } of shown) {
       const label = any.cloneNode() as HTMLLabelElement;
@@ -89,6 +90,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
       label.append(radio, tag, count);
       tagFilter.append(label);
     }
+    if (focused) tagFilter.querySelector<HTMLElement>(":checked")?.focus();
     tagFilter.hidden = shown.length === 0;
   }
 

@@ -1,8 +1,17 @@
 /** Connects the page with the user's account and tasks, and says what went wrong. */
 
 import * as account from "./account";
-import { type Api, createApi, type TaskPage, type TaskQuery, type TaskVersion } from "./api";
+import {
+  type Api,
+  createApi,
+  type Task,
+  type TaskPage,
+  type TaskQuery,
+  type TaskVersion,
+} from "./api";
 import { RefusedError, SessionEndedError, UnavailableError } from "./errors";
+import { type Change, createOutbox, newTask, type Outbox } from "./outbox";
+import { type News, startSync, type Sync } from "./sync";
 import { type Actions, createView } from "./view";
 
 const PAGE_SIZE = 20;
@@ -11,16 +20,22 @@ const NOTHING: TaskPage = { tasks: [], total: 0, next: undefined };
 const RETRY_SECONDS = 3;
 const OPEN_FAILED = "Could not open the page";
 const LIST_FAILED = "Could not load the tasks";
+const NOT_DONE = { add: "added", edit: "changed", remove: "deleted" };
 
 /** What lasts from one sign-in to the sign-out. */
 interface Desk {
+  user: account.User;
   api: Api;
+  outbox: Outbox;
+  sync: Sync;
   close: AbortController;
   query: TaskQuery;
   /** How many tasks the user has asked to see. */
   wanted: number;
-  /** What they see of them. */
+  /** What they see of them, as the server has it. */
   page: TaskPage;
+  /** Whether the server may have other tasks for the query by now. */
+  stale: boolean;
   /** Ends the latest call of list(), which the next one does. */
   listing: AbortController;
 }
@@ -28,7 +43,9 @@ interface Desk {
 let apiUrl: string;
 let desk: Desk | undefined;
 let draftOf: string | undefined;
-let reconnection: number | undefined;
+let reconnecting = false;
+let restart: number | undefined;
+let problems: string[] = [];
 
 const actions: Actions = {
   signIn: (email, password) => enter(() => account.signIn(email, password)),
@@ -36,8 +53,12 @@ const actions: Actions = {
   signUp: (name, email, password) => enter(() => account.signUp(name, email, password)),
 
   signOut: () =>
-    attempt("Could not sign out", async () => {
+    attempt("Could not sign out", async ({ outbox }) => {
+      const unsent = outbox.count();
+      const question = `${changesIn(unsent)} not sent yet. Sign out and lose ${unsent === 1 ? "it" : "them"}?`;
+      if (unsent > 0 && !window.confirm(question)) return;
       await account.signOut();
+      outbox.clear();
       view.forgetDraft();
       leave();
     }),
@@ -45,6 +66,7 @@ const actions: Actions = {
   erase: async (password) => {
     try {
       await account.erase(password);
+      desk?.outbox.clear();
       view.forgetDraft();
       leave("Your account and your tasks are erased.");
       return "";
@@ -53,63 +75,59 @@ const actions: Actions = {
     }
   },
 
-  add: (draft, key) =>
+  add: (draft) =>
     change("Could not add the task", async (here) => {
-      const task = await here.api.create(draft, key);
-      view.announce(`Added: ${task.title}`);
-      if (view.hides(task)) here.query = view.showAll();
+      const added = newTask(draft, here.user);
+      await perform(here, added, "Added");
+      if (!view.hides(added.base)) return;
+      here.query = view.showAll();
+      here.stale = true;
     }),
 
-  start: (task) =>
-    change("Could not start the task", async ({ api }) => {
-      view.showTask(await api.update(task, { status: "in_progress" }));
-      view.announce(`Started: ${task.title}`);
-    }),
+  start: (task) => setStatus("Could not start the task", "Started", task, "in_progress"),
 
-  complete: (task) =>
-    change("Could not complete the task", async ({ api }) => {
-      view.showTask(await api.complete(task));
-      view.announce(`Completed: ${task.title}`);
-    }),
+  complete: (task) => setStatus("Could not complete the task", "Completed", task, "completed"),
 
-  reopen: (task) =>
-    change("Could not reopen the task", async ({ api }) => {
-      view.showTask(await api.update(task, { status: "pending" }));
-      view.announce(`Reopened: ${task.title}`);
-    }),
+  reopen: (task) => setStatus("Could not reopen the task", "Reopened", task, "pending"),
 
   read: async (task) => {
     let version: TaskVersion | undefined;
-    await attempt("Could not open the task", async ({ api }) => {
-      version = await api.read(task);
+    await attempt("Could not open the task", async ({ api, outbox, sync }) => {
+      // What was not sent yet is known here alone.
+      const isOurs = outbox.unsent().has(task.id);
+      if (!isOurs && !sync.isOffline()) version = await readIfReachable(api, task);
+      version ??= { task, etag: "" };
     });
     return version;
   },
 
   save: async ({ task, etag }, changes) => {
     let theirs: TaskVersion | undefined;
-    const done = await change("Could not save the task", async ({ api }) => {
+    const done = await change("Could not save the task", async (here) => {
       try {
-        const saved = await api.update(task, changes, etag);
-        view.showTask(saved);
-        view.announce(`Saved: ${saved.title}`);
+        await perform(here, { kind: "edit", base: task, changes }, "Saved", etag);
       } catch (error) {
         if (!(error instanceof RefusedError && error.status === 412)) throw error;
-        theirs = await api.read(task);
+        theirs = await here.api.read(task);
         view.showTask(theirs.task);
       }
     });
     return theirs ?? done;
   },
 
+  closed: () => {
+    if (desk) show(desk);
+  },
+
+  settle: (task) => desk?.outbox.settle(task.id),
+
   // If this fails, the deletion itself reports why.
   prepareRemoval: () => void desk?.api.renewToken().catch(() => undefined),
 
   remove: (task) =>
-    change("Could not delete the task", async ({ api }) => {
-      await api.remove(task);
-      view.announce(`Deleted: ${task.title}`);
-    }),
+    change("Could not delete the task", (here) =>
+      perform(here, { kind: "remove", base: task }, "Deleted"),
+    ),
 
   clearCompleted: () =>
     change("Could not clear the completed tasks", async ({ api }) => {
@@ -120,14 +138,14 @@ const actions: Actions = {
     attempt(LIST_FAILED, async (here) => {
       here.query = query;
       here.wanted = PAGE_SIZE;
-      here.page = NOTHING;
+      here.stale = true;
       await list(here);
     }),
 
   showMore: () =>
     attempt(LIST_FAILED, async (here) => {
       here.wanted += PAGE_SIZE;
-      await list(here, here.page);
+      await list(here, here.stale ? NOTHING : here.page);
     }),
 
   retry: () => (desk ? attempt(LIST_FAILED, refresh) : start()),
@@ -173,8 +191,41 @@ function open(user: account.User): void {
   if (draftOf !== user.id) view.forgetDraft();
   draftOf = user.id;
   const query = view.showDesk(user);
-  const listing = new AbortController();
-  desk = { api, close, query, wanted: PAGE_SIZE, page: NOTHING, listing };
+  const outbox = createOutbox(user, api, {
+    isOffline: () => here.sync.isOffline(),
+    unavailable: (error) => here.sync.backOff(error),
+    sent: (change, task) => showSent(here, change, task),
+    refused: (change, reason) => {
+      if (change.kind === "remove") view.restore(change.base);
+      complain(`“${change.base.title}” was not ${NOT_DONE[change.kind]}. ${reason}.`);
+    },
+    disputed: (task) =>
+      complain(`“${task.title}” was changed elsewhere meanwhile. Choose which version to keep.`),
+  });
+  const sync = startSync(api, close.signal, {
+    online: (news) => catchUp(here, news),
+    failed: (error) => {
+      if (here !== desk) return;
+      if (error instanceof SessionEndedError) report(LIST_FAILED, error);
+      else if (!(error instanceof UnavailableError)) console.error(error);
+      else showConnection(here);
+    },
+  });
+  const here: Desk = {
+    user,
+    api,
+    outbox,
+    sync,
+    close,
+    query,
+    wanted: PAGE_SIZE,
+    page: NOTHING,
+    stale: true,
+    listing: new AbortController(),
+  };
+  desk = here;
+  if (outbox.count() > 0) show(here);
+  else showConnection(here);
   void attempt(LIST_FAILED, refresh);
 }
 
@@ -188,10 +239,94 @@ function leave(message = ""): void {
 
 /** Changes something, and then shows what the server has, also where it refused. */
 async function change(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
-  if (reconnection === undefined) view.hideError();
+  if (!reconnecting) view.hideError();
   const done = await attempt(failure, action);
-  if (reconnection === undefined) void attempt(LIST_FAILED, refresh);
+  if (!reconnecting && !desk?.sync.isOffline()) void attempt(LIST_FAILED, refresh);
   return done;
+}
+
+function setStatus(failure: string, words: string, task: Task, status: Task["status"]) {
+  return change(failure, (here) =>
+    perform(here, { kind: "edit", base: task, changes: { status } }, words),
+  );
+}
+
+/** Sends the change, or shows that it is not sent yet. */
+async function perform(here: Desk, change: Change, words: string, etag?: string): Promise<void> {
+  const sent = await here.outbox.put(change, etag);
+  if (here !== desk) return;
+  const title = change.kind === "edit" ? change.changes.title : undefined;
+  view.announce(`${words}: ${title ?? change.base.title}${sent ? "" : ". Not sent yet."}`);
+  if (sent) return;
+  show(here);
+  here.sync.wake();
+}
+
+async function readIfReachable(api: Api, task: Task): Promise<TaskVersion | undefined> {
+  try {
+    return await api.read(task);
+  } catch (error) {
+    if (error instanceof UnavailableError) return undefined;
+    throw error;
+  }
+}
+
+/** Shows at once what the server has made of the change; the list follows. */
+function showSent(here: Desk, { kind, base }: Change, task: Task | undefined): void {
+  if (here !== desk) return;
+  if (task) here.sync.know([task]);
+  else here.sync.knowDeleted(base.id);
+  const before = here.page.tasks;
+  const isShown = kind === "add" && task && view.renameTask(base.id, task);
+  const tasks = isShown
+    ? [task, ...before]
+    : before.flatMap((old) => (old.id === base.id ? (task ?? []) : old));
+  here.page = { ...here.page, tasks, total: here.page.total + tasks.length - before.length };
+  show(here);
+}
+
+/** Shows the server's tasks as they will be when everything is sent. */
+function show(here: Desk): void {
+  const tasks = here.outbox.foresee(here.page.tasks);
+  const total = here.page.total + tasks.length - here.page.tasks.length;
+  view.showTasks({ ...here.page, tasks, total }, here.outbox.unsent());
+  for (const { theirs, changes } of here.outbox.disputes()) view.showDispute(theirs, changes);
+  showConnection(here);
+}
+
+function showConnection({ outbox, sync }: Desk): void {
+  view.showConnection(sync.isOffline(), outbox.unsent().size > 0 ? changesIn(outbox.count()) : "");
+}
+
+function changesIn(count: number): string {
+  return count === 1 ? "1 change" : `${count} changes`;
+}
+
+/**
+ * Sends what is not sent yet, and shows what has changed elsewhere.
+ * The list is loaded again instead of being computed here, because only the server knows how to
+ * search, sort and filter; the page itself needs no copy of all tasks.
+ */
+async function catchUp(here: Desk, { tasks, deleted, isFirst }: News): Promise<void> {
+  if (here !== desk) return;
+  const unsent = here.outbox.count();
+  here.stale ||= isFirst || tasks.length + deleted.length > 0;
+  problems = [];
+  tasks.forEach(view.tellChanged);
+  deleted.forEach(view.tellDeleted);
+  await here.outbox.flush();
+  if (here !== desk) return;
+  showConnection(here);
+  const sent = unsent - here.outbox.count();
+  if (sent > 0) view.announce(`Sent: ${changesIn(sent)}`);
+  if (here.stale || sent > 0) await attempt(LIST_FAILED, refresh);
+}
+
+/** Says what could not be sent, all at once if there are several. */
+function complain(problem: string): void {
+  problems.push(problem);
+  reconnecting = false;
+  view.showError(problems.join(" "), "dismiss");
 }
 
 async function refresh(here: Desk): Promise<void> {
@@ -215,7 +350,11 @@ async function list(here: Desk, page = NOTHING): Promise<void> {
     } while (page.next && page.tasks.length < here.wanted);
     signal.throwIfAborted();
     here.page = page;
-    view.showTasks(page);
+    here.stale = false;
+    here.sync.know(page.tasks);
+    show(here);
+    connected();
+    if (here.sync.isOffline()) here.sync.wake();
   } finally {
     if (!signal.aborted) view.showListBusy(false);
   }
@@ -236,7 +375,6 @@ async function attempt(failure: string, action: (here: Desk) => Promise<void>): 
   if (!here) return false;
   try {
     await action(here);
-    if (here === desk) connected();
     return here === desk;
   } catch (error) {
     if (here === desk && !isAborted(error)) report(failure, error);
@@ -249,12 +387,19 @@ function report(failure: string, error: unknown): void {
     leave("Your session has ended; sign in again.");
   } else if (error instanceof UnavailableError) {
     // A retry that fails leaves the banner alone: it says what the user could not do.
-    if (reconnection === undefined || failure !== LIST_FAILED) {
+    if (!reconnecting || failure !== LIST_FAILED) {
       view.showError(`${failure}. ${error.message}. Reconnecting…`, "retry");
     }
-    window.clearTimeout(reconnection);
-    const seconds = Math.max(error.retryAfterSeconds, RETRY_SECONDS);
-    reconnection = window.setTimeout(actions.retry, seconds * 1000);
+    reconnecting = true;
+    if (desk) {
+      desk.stale = true;
+      desk.sync.backOff(error);
+      showConnection(desk);
+    } else {
+      window.clearTimeout(restart);
+      const seconds = Math.max(error.retryAfterSeconds, RETRY_SECONDS);
+      restart = window.setTimeout(start, seconds * 1000);
+    }
   } else {
     connected();
     const reloads = failure === OPEN_FAILED || failure === LIST_FAILED;
@@ -268,9 +413,8 @@ function isAborted(error: unknown): boolean {
 }
 
 function connected(): void {
-  if (reconnection === undefined) return;
-  window.clearTimeout(reconnection);
-  reconnection = undefined;
+  if (!reconnecting) return;
+  reconnecting = false;
   view.hideError();
   view.announce("Connected again");
 }

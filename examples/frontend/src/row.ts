@@ -3,7 +3,7 @@
 import type { Priority, Task, TaskStatus, TaskUpdate, TaskVersion } from "./api";
 import { find, instantiate } from "./dom";
 import { showDue } from "./due";
-import { createEditor, type EditorField } from "./editor";
+import { createEditor, type Editor, type EditorField } from "./editor";
 
 const STATUS_NAMES: Record<TaskStatus, string> = {
   pending: "Pending",
@@ -21,6 +21,10 @@ export interface RowActions {
   read(task: Task): Promise<TaskVersion | undefined>;
   /** Where the task is another version by now, it is not done, and that version is given. */
   save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
+  /** An editor was closed. */
+  closed(): void;
+  /** The user has decided which version to keep. */
+  settle(task: Task): void;
   /** Can be undone for some seconds. */
   remove(task: Task): void;
   showTag(tag: string): void;
@@ -28,7 +32,12 @@ export interface RowActions {
 
 export interface Row {
   element: HTMLLIElement;
-  show(task: Task): void;
+  show(task: Task, unsent?: boolean): void;
+  isEdited(): boolean;
+  /** Asks which version to keep of a task that was changed here and elsewhere. */
+  showDispute(theirs: TaskVersion, mine: TaskUpdate): void;
+  /** Tells whoever is editing the task that it was changed or, without one, deleted elsewhere. */
+  tell(theirs?: Task): void;
   /** Renders the row again: a task that was due today may be overdue by now. */
   render(): void;
   /** What the keyboard shortcuts do. */
@@ -51,6 +60,7 @@ export function createRow(first: Task, actions: RowActions): Row {
   const priority = part("priority", HTMLElement);
   const priorityButton = part("priority-button", HTMLButtonElement);
   const tags = part("tags", HTMLElement);
+  const mark = part("unsent", HTMLElement);
   const start = part("start", HTMLButtonElement);
   const edit = part("edit", HTMLButtonElement);
   const remove = part("delete", HTMLButtonElement);
@@ -60,9 +70,11 @@ export function createRow(first: Task, actions: RowActions): Row {
   /** What the server is being asked to make of it, which is shown at once. */
   const foreseen: TaskUpdate[] = [];
   let lastAction: Promise<unknown> = Promise.resolve();
+  let editing: { editor: Editor; task: Task } | undefined;
 
-  function show(next: Task): void {
+  function show(next: Task, unsent = false): void {
     actual = next;
+    mark.textContent = unsent ? "Not sent yet" : "";
     render();
   }
 
@@ -131,7 +143,7 @@ export function createRow(first: Task, actions: RowActions): Row {
   async function startEditing(field: EditorField): Promise<void> {
     // A listed task comes without its ETag, and may have changed since.
     const version = await act(() => actions.read(actual));
-    if (version && !element.querySelector(".editor")) openEditor(version, field);
+    if (version && !editing) openEditor(version).focus(field);
   }
 
   check.addEventListener("click", complete);
@@ -146,20 +158,23 @@ export function createRow(first: Task, actions: RowActions): Row {
   priorityButton.addEventListener("click", () => startEditing("priority"));
   remove.addEventListener("click", () => actions.remove(shown()));
 
-  function openEditor(version: TaskVersion, field: EditorField): void {
+  function openEditor(version: TaskVersion, mine?: TaskUpdate): Editor {
     let latest = version;
     const editor = createEditor(latest.task, save);
+    editing = { editor, task: latest.task };
 
     async function save(changes: TaskUpdate): Promise<void> {
       hide();
+      if (mine) actions.settle(latest.task);
       const unchanged = Object.keys(changes).length === 0;
       const saved = unchanged || (await act(() => actions.save(latest, changes), changes));
       if (typeof saved === "object") latest = saved;
       // Nothing is left to ask where it was saved before, and only the answer did not arrive.
       if (saved === true || (saved && !editor.showConflict(latest.task))) {
-        editor.element.remove();
+        close();
         return;
       }
+      if (editing) editing.task = latest.task;
       // With what was typed; whoever has gone on elsewhere is not called back.
       const here = element.contains(document.activeElement);
       element.classList.add("edited");
@@ -171,19 +186,44 @@ export function createRow(first: Task, actions: RowActions): Row {
       edit.focus();
     }
 
+    function close(): void {
+      editor.element.remove();
+      editing = undefined;
+      actions.closed();
+    }
+
     editor.element.addEventListener("reset", () => {
       hide();
-      editor.element.remove();
+      if (mine) actions.settle(latest.task);
+      close();
     });
     element.append(editor.element);
     element.classList.add("edited");
-    editor.focus(field);
+    if (mine) editor.showConflict(latest.task, mine);
+    return editor;
   }
 
   render();
   return {
     element,
     show,
+    isEdited: () => editing !== undefined,
+
+    showDispute(theirs, mine) {
+      // It can wait until an edit that is under way is done.
+      if (editing) return;
+      show(theirs.task);
+      openEditor(theirs, mine);
+    },
+
+    tell(theirs) {
+      if (!editing || !element.classList.contains("edited")) return;
+      if (!theirs) editing.editor.tell("This was deleted elsewhere and cannot be saved.");
+      else if (theirs.updated_at > editing.task.updated_at) {
+        editing.editor.tell("This was changed elsewhere. If you save, you are asked what to keep.");
+      }
+    },
+
     render,
     edit: () => void startEditing("title"),
     complete,

@@ -2,7 +2,15 @@
 
 import type { User } from "./account";
 import { createAddForm } from "./adding";
-import type { NewTask, TagCount, Task, TaskPage, TaskQuery } from "./api";
+import type {
+  NewTask,
+  TagCount,
+  Task,
+  TaskPage,
+  TaskQuery,
+  TaskUpdate,
+  TaskVersion,
+} from "./api";
 import { dayOf } from "./dates";
 import { find, onSecondPress, whileBusy } from "./dom";
 import { type AccountActions, createEntrance } from "./entrance";
@@ -17,8 +25,7 @@ const MINUTE_MILLISECONDS = 60_000;
 
 export interface Actions extends AccountActions, Omit<RowActions, "remove" | "showTag"> {
   signOut(): Promise<unknown>;
-  /** The key is the submission's: the same for one that is tried again. */
-  add(task: NewTask, key: string): Promise<boolean>;
+  add(task: NewTask): Promise<boolean>;
   /** Prepares for a deletion that may be sent while the user leaves the page. */
   prepareRemoval(): void;
   remove(task: Task): Promise<boolean>;
@@ -47,6 +54,7 @@ export function createView(actions: Actions) {
   const bannerMessage = page("banner-message", HTMLElement);
   const retry = page("retry", HTMLButtonElement);
   const dismiss = page("dismiss", HTMLButtonElement);
+  const connection = page("connection", HTMLElement);
   const announcement = page("announcement", HTMLElement);
 
   const entrance = createEntrance(actions);
@@ -57,35 +65,39 @@ export function createView(actions: Actions) {
   });
 
   const rows = new Map<number, Row>();
-  /** The list as the server has it. */
+  /** The list as the server has it, with what is not sent to it yet. */
   let listed = NOTHING;
+  let unsent: ReadonlySet<number> = new Set();
   /** The ids of tasks that are deleted, or will be unless the user undoes it. */
   const removed = new Set<number>();
   let removal: Promise<boolean> = Promise.resolve(true);
   let day = dayOf(new Date());
 
   /** Rows are kept, not made anew: one may be in the user's hands. */
-  function showTasks(next: TaskPage): void {
+  function showTasks(next: TaskPage, unsentIds = unsent): void {
     listed = next;
+    unsent = unsentIds;
     const tasks = listed.tasks.filter((task) => !removed.has(task.id));
     const total = listed.total - (listed.tasks.length - tasks.length);
+    const elements = tasks.map((task) => {
+      const row = rows.get(task.id) ?? createRow(task, rowActions);
+      rows.set(task.id, row);
+      row.show(task, unsent.has(task.id));
+      return row.element;
+    });
     const shown = new Set(tasks.map((task) => task.id));
     for (const [id, row] of rows) {
       if (shown.has(id)) continue;
+      if (row.isEdited()) {
+        // With what the user is typing, until they close the editor.
+        elements.splice([...list.children].indexOf(row.element), 0, row.element);
+        continue;
+      }
       passFocusOn(row.element);
       row.element.remove();
       rows.delete(id);
     }
-    const focused = document.activeElement;
-    tasks.forEach((task, index) => {
-      const row = rows.get(task.id) ?? createRow(task, rowActions);
-      rows.set(task.id, row);
-      row.show(task);
-      const place = list.children[index] ?? null;
-      if (place !== row.element) list.insertBefore(row.element, place);
-    });
-    // A row that moves loses it.
-    if (focused !== document.activeElement && focused instanceof HTMLElement) focused.focus();
+    arrange(elements);
     notice.textContent = filters.emptyText();
     notice.hidden = tasks.length > 0;
     foot.hidden = tasks.length === 0;
@@ -94,6 +106,20 @@ export function createView(actions: Actions) {
     // It clears all of them, so it is not offered beside a few that were searched for.
     const clearable = tasks.some((task) => task.status === "completed");
     showIf(clearable && !filters.isNarrow(), clear);
+  }
+
+  /** Puts the rows in this order, and moves others around the one in which the user is. */
+  function arrange(elements: Element[]): void {
+    let place = list.firstElementChild;
+    for (const element of elements) {
+      while (place && place !== element && element.contains(document.activeElement)) {
+        const after: Element | null = place.nextElementSibling;
+        list.append(place);
+        place = after;
+      }
+      if (place === element) place = element.nextElementSibling;
+      else list.insertBefore(element, place);
+    }
   }
 
   const rowActions: RowActions = {
@@ -244,6 +270,44 @@ export function createView(actions: Actions) {
 
     showTask(task: Task): void {
       rows.get(task.id)?.show(task);
+    },
+
+    /** Gives the row of a task the id that the server has given it; tells whether there is one. */
+    renameTask(id: number, task: Task): boolean {
+      const row = rows.get(id);
+      // It has a row of its own where its answer was lost and the list has been loaded since.
+      if (!row || rows.has(task.id)) return false;
+      rows.delete(id);
+      rows.set(task.id, row);
+      return true;
+    },
+
+    showDispute(theirs: TaskVersion, mine: TaskUpdate): void {
+      rows.get(theirs.task.id)?.showDispute(theirs, mine);
+    },
+
+    tellChanged(task: Task): void {
+      rows.get(task.id)?.tell(task);
+    },
+
+    tellDeleted(id: number): void {
+      rows.get(id)?.tell();
+    },
+
+    /** Shows a task again that could not be deleted. */
+    restore(task: Task): void {
+      removed.delete(task.id);
+    },
+
+    /** Shows in the header whether the server is out of reach, and what it does not have yet. */
+    showConnection(offline: boolean, unsentChanges: string): void {
+      const text = [offline && "Offline", unsentChanges && `${unsentChanges} not sent yet`]
+        .filter(Boolean)
+        .join(" · ");
+      if (offline && !connection.textContent?.startsWith("Offline")) {
+        announcement.textContent = "Offline. Your changes will be sent later.";
+      }
+      connection.textContent = text;
     },
 
     focusNewTask: addForm.focus,

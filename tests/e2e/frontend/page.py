@@ -17,6 +17,8 @@ from tests.e2e.server import Server
 
 UNDO_MILLISECONDS = 8000
 
+STORED = text("SELECT title, description, status FROM task WHERE deleted_at IS NULL")
+
 ColorScheme = Literal["light", "dark"]
 
 
@@ -84,7 +86,7 @@ def tasks(page: Page) -> Locator:
 def stored(database: URL) -> list[tuple[object, ...]]:
     engine = create_engine(database)
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT title, description, status FROM task")).all()
+        rows = connection.execute(STORED).all()
     engine.dispose()
     return [tuple(row) for row in rows]
 
@@ -123,6 +125,11 @@ def hold(page: Page, method: str) -> Callable[[], Route]:
 
     page.route("**/api/tasks/**", hold)
     return wait
+
+
+def ignore_changes(page: Page) -> None:
+    """Let the page hear of no changes: the test counts its other requests."""
+    page.route("**/api/tasks/changes?*", lambda _: None)
 
 
 def lose_answers(page: Page, method: str) -> list[Request]:
