@@ -253,9 +253,13 @@ def _days(text: str) -> int:
 
 
 def _purge(keep: timedelta) -> int:
-    """Remove older tombstones.
+    """Remove older tombstones, and return how many they were.
 
     A client whose last sync predates a removed tombstone must start over.
+
+    Raises:
+        SystemExit: the database is unavailable, or its schema is not current.
+
     """
     database = Database(read_settings(DatabaseSettings).database_url, auto_migrate=False)
     before = {"before": datetime.now(UTC) - keep}
@@ -264,6 +268,8 @@ def _purge(keep: timedelta) -> int:
         with database.engine.connect() as connection, transaction(connection):
             connection.execute(statements.RECORD_PURGE, before)
             return connection.execute(statements.PURGE, before).rowcount
+    except (OperationalError, SchemaNotCurrentError) as error:
+        raise SystemExit(f"Nothing was purged: {cause_of(error)}") from error
     finally:
         database.close()
 

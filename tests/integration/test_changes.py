@@ -44,11 +44,11 @@ def other_connection(database_url: URL) -> Iterator[Connection]:
 @pytest.fixture
 def purge(
     database_url: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[int], str]:
+) -> Callable[[object], str]:
     """Run the command, and return what it prints."""
     monkeypatch.setenv("DATABASE_URL", database_url.render_as_string(hide_password=False))
 
-    def run(days: int) -> str:
+    def run(days: object) -> str:
         monkeypatch.setattr(sys, "argv", ["main.py", "purge", "--days", str(days)])
         main()
         return capsys.readouterr().out
@@ -271,7 +271,7 @@ def _token(fields: dict[str, Any]) -> str:
 
 
 def test_tombstones_are_purged_when_they_are_old(
-    ann: TestClient, engine: Engine, purge: Callable[[int], str]
+    ann: TestClient, engine: Engine, purge: Callable[[object], str]
 ) -> None:
     old, recent, live = _create(ann), _create(ann), _create(ann)
     before = _changes(ann)["next"]
@@ -291,8 +291,39 @@ def test_tombstones_are_purged_when_they_are_old(
     assert _changes(ann)["tasks"] == [live]
 
 
+def test_a_database_without_the_tables_is_not_purged(
+    empty_database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url.render_as_string(hide_password=False))
+    monkeypatch.setattr(sys, "argv", ["main.py", "purge"])
+
+    with pytest.raises(SystemExit, match="Nothing was purged: The service has no tables here yet"):
+        main()
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "x", "100000"])
+def test_the_days_to_keep_are_a_positive_number(
+    days: str, purge: Callable[[object], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        purge(days)
+
+    assert "must be a whole number of days, from 1 to 99999" in capsys.readouterr().err
+
+
+def test_a_client_starts_over_after_an_erasure(ann: TestClient, replica: Replica) -> None:
+    _create(ann)
+    replica.pull()
+    ann.delete("/api/me")
+    task = _create(ann)
+
+    replica.pull()
+
+    assert replica.tasks == {task["id"]: task}
+
+
 def test_a_first_walk_goes_on_when_others_purge(
-    ann: TestClient, purge: Callable[[int], str]
+    ann: TestClient, purge: Callable[[object], str]
 ) -> None:
     tasks = [_create(ann) for _ in range(3)]
     first = _changes(ann, limit=2)
