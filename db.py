@@ -22,11 +22,8 @@ import driver
 from overload import Slots
 from schema import Schema
 
-# Connections per process. 16 cost least in total: with 8, requests of a hundred clients cost 5 %
-# more; beyond 16, PostgreSQL, which has a process for each, needs as much more as is saved here.
-POOL_SIZE = 16
-# Connections per user. If a user's statements hang, for example on a lock, 12 are left for others.
-USER_POOL_SIZE = 4
+POOL_SIZE = 16  # per process; 8 cost 5 % more CPU with a hundred clients, and more save nothing
+USER_POOL_SIZE = 4  # if one user's statements hang, for example on a lock, 12 are left for others
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 
 Result = TypeVar("Result")
