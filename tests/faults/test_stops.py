@@ -63,7 +63,7 @@ def test_sigterm_under_load_drops_no_request(
         "SIGTERM under 50 clients",
         workers,
         in_flight=f"{len(in_flight)}, all answered",
-        exited_at=f"after {exited_at - signaled_at:.2f} s",
+        exited=f"after {exited_at - signaled_at:.2f} s",
         acknowledged=f"{len(results.acknowledged)}, found {len(results.acknowledged & found)}",
     )
 
@@ -92,7 +92,7 @@ def test_sigterm_stops_the_process_despite_incomplete_requests(
     measured(
         f"SIGTERM with half a request sent, {Path(command[0]).name}{' '.join(command[1:3])}",
         1,
-        exited_at=f"after {seconds:.2f} s",
+        exited=f"after {seconds:.2f} s",
     )
 
 
