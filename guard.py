@@ -41,10 +41,10 @@ class GuardedRoute(APIRoute):
     query parameters. If a mistyped filter were ignored, DELETE would delete too much, so this
     route rejects it.
 
-    A plain `def` handler with a session does not run in a thread, as usual in FastAPI. On
-    PostgreSQL it runs in the event loop, which serves other requests while the database works.
-    Nothing but the database may block in such a handler: run other slow code with
-    `driver.in_thread`.
+    On PostgreSQL, a plain `def` handler with a session runs in a greenlet on the event loop, not in
+    a thread as is usual in FastAPI; the loop serves other requests while the database works. On
+    SQLite it runs in a thread. Nothing but the database may block in such a handler: run other slow
+    code with `driver.in_thread`.
     """
 
     body_max_bytes = BODY_MAX_BYTES

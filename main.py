@@ -253,7 +253,7 @@ def _days(text: str) -> int:
 
 
 def _purge(keep: timedelta) -> int:
-    """Remove older tombstones, and return how many they were.
+    """Remove the tombstones that are older than `keep`, and return their number.
 
     A client whose last sync predates a removed tombstone must start over.
 

@@ -37,7 +37,7 @@ DESCRIPTION_MAX_CHARS = 2000
 DUE_DATE_MAX_CHARS = len("2026-01-31T17:00")
 TAG_MAX_CHARS = 50
 TAGS_MAX = 20
-# PostgreSQL refuses an index row over 2,704 bytes, and every index begins with the user id.
+# PostgreSQL refuses an index row over 2,704 bytes; every index but the primary key contains it.
 USER_ID_MAX_CHARS = 255
 IDEMPOTENCY_KEY_MAX_CHARS = 255
 BIGINT_MAX = 2**63 - 1
@@ -241,7 +241,7 @@ class Task(SQLModel, table=True):
     # Set on a tombstone: a deleted task, without anything that its owner wrote.
     deleted_at: datetime | None
     # The position of the last change in the order of all changes: on PostgreSQL the id of the
-    # transaction, on SQLite `Sync.changed`. It is set by triggers and, on PostgreSQL inserts, the
+    # transaction, on SQLite `Sync.changed`. Triggers set it and, for inserts into PostgreSQL, the
     # column's default.
     changed: int = Field(sa_type=BigInteger)
 

@@ -27,16 +27,16 @@ VERSION_TABLE = "todo_backend_version"
 MIGRATION_LOCK = 0x746F646F  # any number that all processes agree on ("todo")
 MIGRATION_LOCK_TIMEOUT_SECONDS = 60
 
-# What the statements need: the columns, the unique index of ON CONFLICT, and the trigger that sets
-# the order of changes.
+# What the statements need: the columns, the unique index of ON CONFLICT, and the triggers that set
+# the order of changes. PostgreSQL has a column default in place of the second.
 TABLES = Task.metadata.tables.values()
 NEEDED = (
     {f"{table.name}.{column.name}" for table in TABLES for column in table.columns}
     | {str(index.name) for table in TABLES for index in table.indexes if index.unique}
-    | {"task_changed"}
+    | {"task_changed", "task_inserted"}
 )
 
-# Find what of these exists in the schema of the version table. A table of the same name in a schema
+# Find which of these exist in the schema of the version table. A table of the same name in a schema
 # that comes earlier in the search path belongs to another application.
 FIND_IN_POSTGRESQL = """
 WITH ours AS (
@@ -51,6 +51,9 @@ SELECT found.relname FROM ours JOIN pg_index ON indrelid = ours.oid
 JOIN pg_class AS found ON found.oid = indexrelid WHERE indisunique AND indisvalid
 UNION ALL
 SELECT tgname FROM ours JOIN pg_trigger ON tgrelid = ours.oid WHERE tgenabled IN ('O', 'A')
+UNION ALL
+SELECT 'task_inserted' FROM ours JOIN pg_attrdef ON adrelid = ours.oid
+WHERE pg_get_expr(adbin, adrelid) LIKE '%%pg_current_xact_id%%'
 """
 FIND_IN_SQLITE = """
 SELECT :table || '.' || name FROM pragma_table_info(:table)
@@ -107,14 +110,14 @@ class Schema:
 
         The schema of a newer version is accepted if it has everything that this version needs.
 
-        This runs at start and, until it has succeeded, before each request. So the service may
-        start before its database does.
+        This runs at start, for /ready and, until it has succeeded once, before each request. So the
+        service may start before its database does.
 
         It also makes the engine's first connection, during which SQLAlchemy holds a lock. If two
         greenlets of one thread made it, they would wait for each other forever.
 
         Raises:
-            SchemaNotCurrentError: the schema is not current, or is being migrated.
+            SchemaNotCurrentError: the schema is not current, or another thread is checking it.
             OperationalError: the database does not respond.
 
         """
@@ -124,7 +127,7 @@ class Schema:
         # Only one thread may run Alembic, which keeps its context in module globals. The others do
         # not wait: if the database does not respond, it would block each of them in turn.
         if not self._lock.acquire(blocking=False):
-            raise SchemaNotCurrentError("The schema is being migrated")
+            raise SchemaNotCurrentError("The schema is being checked or migrated")
         try:
             if self._auto_migrate and self._revision() in {None, *self._earlier}:
                 with _explained():

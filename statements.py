@@ -3,8 +3,9 @@
 Their condition is `owned` or, with tombstones, `owned_with_tombstones`. INSERT sets the owner. Only
 RECORD_PURGE and PURGE, which `main.py purge` executes, cover all users.
 
-A statement is built once, since building one costs more than executing it. The caller passes the
-values with each execution, as in `session.exec(READ, params={"owner": user.id, "task_id": 1})`.
+Statements are built once, since building one costs more than executing it; only `update_many` and
+`delete_many` build one per call. The caller passes the values with each execution, as in
+`session.exec(READ, params={"owner": user.id, "task_id": 1})`.
 """
 
 import re
@@ -93,7 +94,8 @@ COUNT = select(func.count()).select_from(TASKS).where(owned())
 ERASE = delete(TASKS).where(owned_with_tombstones())
 
 
-SET_BY_DATABASE = {"id", "changed", "deleted_at"}
+# Left out of inserts: the database sets the first two, and a new task is not deleted.
+NOT_INSERTED = {"id", "changed", "deleted_at"}
 
 
 def _create() -> UpdateBase:
@@ -102,7 +104,7 @@ def _create() -> UpdateBase:
     The unique index decides: of concurrent requests with one key, one inserts, and the others get
     its row, marked as `replayed`. Without a key nothing conflicts.
     """
-    given = [column for column in TASKS.c if column.name not in {"user_id", *SET_BY_DATABASE}]
+    given = [column for column in TASKS.c if column.name not in {"user_id", *NOT_INSERTED}]
     values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
     tasks = select(TASKS.c.id).correlate(None)
     full = exists(tasks.where(owned()).limit(1).offset(bindparam("others")))
@@ -121,11 +123,11 @@ def _create() -> UpdateBase:
     )
 
 
-# Parameters: owner, new_<column> for each column but user_id and SET_BY_DATABASE, and `others`: how
+# Parameters: owner, new_<column> for each column but user_id and NOT_INSERTED, and `others`: how
 # many tasks the owner may have beside the new one. Returns no row if the owner has more.
 CREATE = _create()
 
-# Parameters: a mapping for each row, with every column but SET_BY_DATABASE.
+# Parameters: a mapping for each row, with every column but NOT_INSERTED.
 INSERT = insert_rows(TASKS)
 
 
@@ -142,7 +144,8 @@ def update_many(
     return _update(names, owned(*_selected(statuses, ids)))
 
 
-# What a tombstone keeps, and what it has where a column is neither kept nor nullable.
+# The columns that a tombstone keeps (a trigger updates `changed`), and the values of the others
+# that cannot be null.
 KEPT = {"id", "user_id", "created_at", "updated_at", "changed"}
 BLANK: dict[str, object] = {
     "title": "",

@@ -139,14 +139,14 @@ class Page(BaseModel):
     due_before: DueDate | None = Field(
         None,
         description="Only tasks that are due before this, such as `2026-02-01` or "
-        "`2026-01-31T17:00`. A day comes before its hours.",
+        "`2026-01-31T17:00`. A date without a time sorts before the same date with a time.",
         examples=["2026-02-01"],
         json_schema_extra=without_null,
     )
     due_after: DueDate | None = Field(
         None,
-        description="Only tasks that are due after this, such as `2026-01-30T23:59`. A day comes "
-        "before its hours.",
+        description="Only tasks that are due after this, such as `2026-01-30T23:59`. A date "
+        "without a time sorts before the same date with a time.",
         examples=["2026-01-30T23:59"],
         json_schema_extra=without_null,
     )

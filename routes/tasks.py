@@ -355,7 +355,7 @@ class KeyedBody(NamedTuple):
     digest: str | None = None
 
 
-# Of a task, in the versions that first stored digests.
+# The fields that a task had in the first versions that stored digests.
 FIRST_FIELDS = {"title", "description", "status"}
 
 
@@ -420,10 +420,10 @@ def _execute_if(
     session: Session,
     **parameters: object,
 ) -> Row[Any]:
-    """Execute a statement on one task, with the preconditions of the request in its condition.
+    """Execute a statement on one task, with the request's preconditions in its WHERE clause.
 
-    If it finds no task, a second statement determines why: the user has no such task (404), or its
-    version does not satisfy the preconditions (412).
+    If there are preconditions and no task is found, a second statement determines why: the user has
+    no such task (404), or its version does not satisfy them (412).
     """
     parameters |= {"owner": user.id, "task_id": task_id}
     preconditions = Preconditions.of(request)

@@ -41,9 +41,10 @@ SQLITE = (
 
 
 def upgrade() -> None:
-    """Add the columns and what sets them. Tasks that exist are the oldest changes.
+    """Add the columns, and the default and triggers that set `changed`.
 
-    Triggers, since processes of the version before do not know the column.
+    Processes of the previous version do not know the column. Existing tasks come first in the order
+    of changes.
     """
     op.add_column("task", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("task", sa.Column("changed", sa.BigInteger(), nullable=False, server_default="0"))

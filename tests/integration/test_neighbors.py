@@ -254,6 +254,8 @@ def test_a_removed_column_or_index_that_statements_need_is_reported(
 @pytest.mark.parametrize(
     ("kind", "change", "missing"),
     [
+        ("sqlite", "DROP TRIGGER task_inserted", "task_inserted"),
+        ("postgresql", "ALTER TABLE task ALTER changed DROP DEFAULT", "task_inserted"),
         ("sqlite", "DROP TRIGGER task_changed", "task_changed"),
         ("postgresql", "DROP TRIGGER task_changed ON task", "task_changed"),
         ("postgresql", "ALTER TABLE task DISABLE TRIGGER task_changed", "task_changed"),
