@@ -52,8 +52,8 @@ JOIN pg_class AS found ON found.oid = indexrelid WHERE indisunique AND indisvali
 UNION ALL
 SELECT tgname FROM ours JOIN pg_trigger ON tgrelid = ours.oid WHERE tgenabled IN ('O', 'A')
 UNION ALL
-SELECT 'task_inserted' FROM ours JOIN pg_attrdef ON adrelid = ours.oid
-WHERE pg_get_expr(adbin, adrelid) LIKE '%%pg_current_xact_id%%'
+SELECT 'task_inserted' FROM ours JOIN pg_attribute ON attrelid = ours.oid
+WHERE attname = 'changed' AND atthasdef
 """
 FIND_IN_SQLITE = """
 SELECT :table || '.' || name FROM pragma_table_info(:table)
