@@ -446,7 +446,7 @@ def _(_: next_change, __: SQLCompiler, **___: object) -> str:
 @compiles(horizon, "sqlite")
 @compiles(next_change, "sqlite")
 def _(_: horizon | next_change, __: SQLCompiler, **___: object) -> str:
-    return "(SELECT changed + 1 FROM todo_backend_sync)"  # one writer at a time
+    return "todo_backend_sync.changed + 1"  # one writer at a time
 
 
 @compiles(database_identity, "postgresql")
@@ -503,9 +503,9 @@ CHANGES = _changes()
 
 # For all users, so no request may execute these. Parameter: before. Execute RECORD_PURGE first: it
 # records the latest change among the tombstones that PURGE then removes.
-_OLD = (TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type),)
-_LATEST = select(func.max(TASKS.c.changed)).where(*_OLD).scalar_subquery()
+_OLD = TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type)
+_LATEST = select(func.max(TASKS.c.changed)).where(_OLD).scalar_subquery()
 RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LATEST).values(purged=_LATEST)
 PURGE = delete(TASKS).where(
-    *_OLD, TASKS.c.changed <= select(SYNC.c.purged).correlate(None).scalar_subquery()
+    _OLD, TASKS.c.changed <= select(SYNC.c.purged).correlate(None).scalar_subquery()
 )

@@ -56,8 +56,7 @@ class _CachedSession(Session):
     @override
     def exec(self, statement: Any, *, params: Any = None, **_: Any) -> Any:
         if statement not in self.cached:
-            with Session(self.get_bind()) as session:  # requests may share `self`
-                self.cached[statement] = _Rows(session.exec(statement, params=params))
+            self.cached[statement] = _Rows(super().exec(statement, params=params))
         return self.cached[statement]
 
 
