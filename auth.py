@@ -56,6 +56,7 @@ class _Accepted(NamedTuple):
     user: User
     expires_at: float
     key: VerificationKey | None  # None if the secret verified the token
+    audience: object  # the claim `aud`, which says where a token signed by a key set is valid
 
 
 class TokenVerifier:
@@ -71,8 +72,10 @@ class TokenVerifier:
             self._key_set = KeySet(settings.key_set_url)
         self._accepted: OrderedDict[bytes, _Accepted] = OrderedDict()
 
-    async def verify(self, token: str) -> User:
+    async def verify(self, token: str, resource: str | None = None) -> User:
         """Return the user that the token names.
+
+        `resource` is one more audience that is accepted (RFC 8707): the URL of what is called.
 
         Raises:
             InvalidTokenError: the token is not valid, for whatever reason.
@@ -89,6 +92,8 @@ class TokenVerifier:
             self._accepted[digest] = accepted
             if len(self._accepted) > ACCEPTED_TOKENS_MAX:
                 self._accepted.popitem(last=False)
+        if accepted.key is not None:
+            self._check_audience(accepted.audience, resource)
         return accepted.user
 
     def _is_still_valid(self, accepted: _Accepted) -> bool:
@@ -108,11 +113,11 @@ class TokenVerifier:
         elif isinstance(algorithm, str) and algorithm in KEY_TYPES:
             key = await self._key(header, algorithm)
             _check_signature(token, key.key, algorithm)
-            self._check_origin(claims)
+            self._check_issuer(claims)
         else:
             raise InvalidTokenError(ALGORITHM_NOT_ACCEPTED)
         _check_times(claims)
-        return _Accepted(_user(claims), claims["exp"], key)
+        return _Accepted(_user(claims), claims["exp"], key, claims.get("aud"))
 
     def _secret_key(self) -> Key:
         if self._secret is None:
@@ -145,20 +150,23 @@ class TokenVerifier:
             )
         return keys[algorithm]
 
-    def _check_origin(self, claims: Mapping[str, Any]) -> None:
-        """Check `iss` and `aud` (RFC 7519, 4.1.1 and 4.1.3; RFC 8725, 3.8 and 3.9)."""
+    def _check_issuer(self, claims: Mapping[str, Any]) -> None:
+        """Check `iss` (RFC 7519, 4.1.1; RFC 8725, 3.8)."""
         issuer = claims.get("iss")
         if issuer != self._issuer:
             raise InvalidTokenError(
                 "Token is from another issuer",
                 f"Token has the iss {_shown(issuer)}, not {self._issuer}: see JWT_ISSUER",
             )
-        audiences = claims.get("aud")
-        named = audiences if isinstance(audiences, list) else [audiences]
-        if not any(audience in self._audiences for audience in named):
+
+    def _check_audience(self, audience: object, resource: str | None) -> None:
+        """Check `aud` (RFC 7519, 4.1.3; RFC 8725, 3.9)."""
+        named = audience if isinstance(audience, list) else [audience]
+        accepted = self._audiences if resource is None else (*self._audiences, resource)
+        if not any(name in accepted for name in named):
             raise InvalidTokenError(
                 "Token is for another audience",
-                f"Token has the aud {_shown(audiences)}, not {' or '.join(self._audiences)}: "
+                f"Token has the aud {_shown(audience)}, not {' or '.join(accepted)}: "
                 "see JWT_AUDIENCE",
             )
 
@@ -283,8 +291,11 @@ def _text(claims: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) and is_storable(value) else None
 
 
-async def authenticate(request: Request) -> User:
-    """Return the user of the request's token, or raise the 401 of RFC 6750, 3."""
+async def authenticate(request: Request, resource: str | None = None) -> User:
+    """Return the user of the request's token, or raise the 401 of RFC 6750, 3.
+
+    `resource` is one more audience that is accepted.
+    """
     credentials = request.headers.getlist("Authorization")
     if len(credentials) > 1:
         raise _unauthorized("Send one Authorization header")
@@ -298,7 +309,7 @@ async def authenticate(request: Request) -> User:
         )
     verifier: TokenVerifier = request.app.state.verifier
     try:
-        return await verifier.verify(token.strip(" "))
+        return await verifier.verify(token.strip(" "), resource)
     except InvalidTokenError as error:
         request.state.reason = error.hint
         raise _unauthorized(str(error)) from error

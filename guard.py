@@ -20,6 +20,7 @@ from typing_extensions import override
 from auth import authenticate
 from db import Database
 from errors import NOT_JSON, SEND_JSON, documented, invalid
+from models import User
 from paths import Paths, path_in_app
 
 BODY_MAX_BYTES = 64 * 1024
@@ -54,6 +55,10 @@ class GuardedRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401  # FastAPI's
         super().__init__(path, _in_session(endpoint), **options)
 
+    async def authenticate(self, request: Request) -> User:
+        """Return the user of the request's token, or raise a 401."""
+        return await authenticate(request)
+
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match, except paths that belong to another route: PUT /api/tasks/export is a 405."""
@@ -75,7 +80,7 @@ class GuardedRoute(APIRoute):
         may_have_body = not {"GET", "DELETE"}.issuperset(self.methods or ())
 
         async def handle_guarded(request: Request) -> Response:
-            request.state.user = await authenticate(request)
+            request.state.user = await self.authenticate(request)
             _check_query(request, repeatable)
             if may_have_body:
                 _check_encoding(request, self.body_wanted)

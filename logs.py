@@ -23,7 +23,16 @@ REQUEST_ID_HEADER = b"x-request-id"
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 FAILURES = range(500, 600)
-REQUEST_FIELDS = ("method", "route", "status", "duration_ms", "user_id", "reason", "request_id")
+REQUEST_FIELDS = (
+    "method",
+    "route",
+    "status",
+    "duration_ms",
+    "user_id",
+    "tool",
+    "reason",
+    "request_id",
+)
 
 # Libraries that log details of each statement or request.
 CHATTY = ("alembic", "httpx2", "httpcore2")
@@ -103,7 +112,10 @@ class _Readable(logging.Formatter):
 
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:
-        fields = {name: getattr(record, name, None) for name in ("user_id", "reason", "request_id")}
+        fields = {
+            name: getattr(record, name, None)
+            for name in ("user_id", "tool", "reason", "request_id")
+        }
         told = (f" {name}={value!a}" for name, value in fields.items() if value is not None)
         return super().formatMessage(record) + "".join(told)
 
@@ -172,6 +184,5 @@ def _write(
         "duration_ms": round(seconds * 1000, 2),
         "user_id": state["user"].id if "user" in state else None,
     }
-    if "reason" in state:
-        fields["reason"] = state["reason"]
+    fields |= {name: state[name] for name in ("tool", "reason") if name in state}
     logger.log(level, "%s %s %s %.1f ms", method, route, status, seconds * 1000, extra=fields)

@@ -171,6 +171,10 @@ def _include_routes(app: FastAPI) -> None:
     app.include_router(users.router, tags=[docs.ACCOUNT], dependencies=limits, responses=limited)
     app.include_router(health.router, tags=[docs.MONITORING])
     app.include_router(docs.router)
+    if app.state.settings.mcp:  # only then: it takes a second and 30 MiB
+        mcp = import_module("routes.mcp")
+        app.include_router(mcp.router, dependencies=limits)
+        app.include_router(mcp.metadata)
 
 
 def _id_with_user(route: APIRoute) -> str:

@@ -119,8 +119,9 @@ def _refuse_controls(text: str) -> str:
 
 
 def _refuse_other_spellings(value: object) -> object:
-    """Take an integer only as it is usually written; int() also takes `1_000`, `+5` and `05`."""
-    if isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+    """Take an integer only as it is usually written; int() also takes `1_000`, `+5` and True."""
+    is_other = isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9][0-9]*)", value)
+    if is_other or isinstance(value, bool):
         raise ValueError("must be a whole number, written in digits")
     return value
 

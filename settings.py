@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 PORT_MAX = 65535
+# RFC 9728, 3.1: the well-known path, followed by that of the resource.
+MCP_METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 # uvicorn's exit code for a worker that cannot start. After any other, it keeps restarting workers.
 STARTUP_FAILURE = 3
 
@@ -264,6 +266,19 @@ def _require_redis(url: str) -> str:
     return url
 
 
+def _require_sdk(enabled: bool) -> bool:  # noqa: FBT001  # a validator
+    if enabled and find_spec("mcp") is None:
+        raise ValueError("needs a package that is not installed: run uv sync --extra mcp")
+    return enabled
+
+
+def _parse_mcp_url(text: str) -> str:
+    url = _parse_server_url(text)
+    if not url.endswith("/mcp"):
+        raise ValueError("must end in /mcp, such as https://tasks.example.com/mcp")
+    return url
+
+
 class DatabaseSettings(BaseSettings):
     """The settings that migrations need. They do not need the secret."""
 
@@ -306,6 +321,8 @@ class Settings(DatabaseSettings):
     ] = "INFO"
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_parse_server_url)] | None = None
     prometheus_multiproc_dir: DirectoryPath | None = None
+    mcp: Annotated[bool, AfterValidator(_require_sdk)] = False
+    mcp_url: Annotated[str, AfterValidator(_parse_mcp_url)] = "http://127.0.0.1:8000/mcp"
 
     @model_validator(mode="after")
     def _require_a_way_to_verify_tokens(self) -> Self:
@@ -340,6 +357,16 @@ class Settings(DatabaseSettings):
     def audiences(self) -> tuple[str, ...]:
         """The `aud` of a token signed by the key set must contain one of these."""
         return self.jwt_audience or tuple(filter(None, [self._auth_origin]))
+
+    @property
+    def authorization_server(self) -> str | None:
+        """The issuer of the OAuth tokens for /mcp, with which clients find its metadata."""
+        return self.better_auth_url
+
+    @property
+    def mcp_metadata_url(self) -> str:
+        """The public URL of the document that describes /mcp to OAuth clients."""
+        return f"{self.mcp_url.removesuffix('/mcp')}{MCP_METADATA_PATH}"
 
     @property
     def _auth_origin(self) -> str | None:

@@ -248,8 +248,8 @@ class Page(BaseModel):
         rows = read[: self.limit]
         return rows[::-1] if self.backward else rows
 
-    def link(self, request: Request, read: Sequence[Row[Any]]) -> str:
-        """Return the Link header (RFC 8288): `next`, `prev` and `first`, as far as they exist."""
+    def cursors(self, read: Sequence[Row[Any]]) -> dict[str, str | None]:
+        """Return the cursors of the pages `next`, `prev` and `first`, as far as they exist."""
         rows, more = self.rows(read), len(read) > self.limit
         cursors: dict[str, str | None] = {}
         if not self.is_first:
@@ -258,8 +258,12 @@ class Page(BaseModel):
             cursors["prev"] = Cursor.of(rows[0], self.sort, backward=True).encode()
         if rows and (more or self.backward):
             cursors["next"] = Cursor.of(rows[-1], self.sort, backward=False).encode()
+        return cursors
+
+    def link(self, request: Request, read: Sequence[Row[Any]]) -> str:
+        """Return the Link header (RFC 8288)."""
         return ", ".join(
-            f'<{_url(request, cursor)}>; rel="{rel}"' for rel, cursor in cursors.items()
+            f'<{_url(request, cursor)}>; rel="{rel}"' for rel, cursor in self.cursors(read).items()
         )
 
 

@@ -202,7 +202,7 @@ def list_tasks(
     read = session.exec(page.statement(), params=page.parameters(user)).all()
     headers = {"Link": link} if (link := page.link(request, read)) else {}
     if page.total:
-        headers["X-Total-Count"] = str(_total(page, read, user, session))
+        headers["X-Total-Count"] = str(total_of(page, read, user, session))
     return json_response(to_json([task_of(row) for row in page.rows(read)]), headers=headers)
 
 
@@ -222,7 +222,7 @@ def read_task(
     has not changed.
     """
     parameters = {"owner": user.id, "task_id": task_id}
-    row = _found(session.exec(statements.READ, params=parameters).one_or_none())
+    row = found(session.exec(statements.READ, params=parameters).one_or_none())
     if is_current(request, row.version):
         return Response(None, HTTPStatus.NOT_MODIFIED, {"ETag": etag(row.version)})
     return _answer(row)
@@ -394,7 +394,7 @@ def insert_task(
     return row
 
 
-def _total(page: Page, read: Sequence[Row[Any]], user: User, session: Session) -> int:
+def total_of(page: Page, read: Sequence[Row[Any]], user: User, session: Session) -> int:
     """Return how many tasks match: each row has the total, and an empty first page means 0."""
     if read:
         return int(read[0].total)
@@ -430,9 +430,9 @@ def _execute_if(
     wanted = statements.if_version(statement, *preconditions)
     row = session.exec(wanted, params=parameters).one_or_none()
     if row is None and preconditions != (None, None):
-        _found(session.exec(statements.READ, params=parameters).one_or_none())
+        found(session.exec(statements.READ, params=parameters).one_or_none())
         raise HTTPException(HTTPStatus.PRECONDITION_FAILED, NOT_SATISFIED)
-    return _found(row)
+    return found(row)
 
 
 def too_many_tasks(limit: int) -> HTTPException:
@@ -441,7 +441,7 @@ def too_many_tasks(limit: int) -> HTTPException:
     return HTTPException(HTTPStatus.CONFLICT, detail)
 
 
-def _found(row: Row[Any] | None) -> Row[Any]:
+def found(row: Row[Any] | None) -> Row[Any]:
     """Return the row. Without one, raise a 404, whether or not another user has such a task."""
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, "Task not found")
