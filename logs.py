@@ -35,7 +35,7 @@ REQUEST_FIELDS = (
 )
 
 # Libraries that log details of each statement or request.
-CHATTY = ("alembic", "httpx2", "httpcore2")
+CHATTY = ("alembic", "httpx2", "httpcore2", "mcp")
 
 # Called with the method, route, status and duration in seconds of each request.
 Observe = Callable[[str, str | None, int | None, float], None]
