@@ -142,11 +142,16 @@ async def exchange_messages(request: Request, _: CurrentUser) -> Response:
     await manager.handle_request(request.scope, receive, send)
     start, *parts = sent
     body = b"".join(part["body"] for part in parts)
+    if start["status"] >= HTTPStatus.BAD_REQUEST and not _is_answer(body):
+        refused = start["status"] == HTTPStatus.NOT_ACCEPTABLE
+        raise HTTPException(start["status"], "Send Accept: application/json" if refused else None)
     headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in start["headers"]}
-    if start["status"] >= HTTPStatus.BAD_REQUEST and not body.startswith(b"{"):
-        detail = str(body, "utf-8") or HTTPStatus(start["status"]).phrase
-        raise HTTPException(start["status"], detail)
     return Response(body, start["status"], headers)
+
+
+def _is_answer(body: bytes) -> bool:
+    """Tell whether the body answers a message: errors of the protocol have the message's id."""
+    return body.startswith(b"{") and from_json(body).get("id") is not None
 
 
 def _refuse_malformed(message: bytes) -> None:

@@ -105,9 +105,11 @@ def from_opaque(text: str) -> bytes:
     return urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
 
 
-def _decode(text: str) -> Cursor:
+def _decode(text: object) -> Cursor | None:
+    if text is None:
+        return None
     try:
-        return CURSOR.validate_json(from_opaque(text))
+        return CURSOR.validate_json(from_opaque(str(text)))
     except ValueError as error:
         raise ValueError("is not a cursor from a Link header") from error
 

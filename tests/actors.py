@@ -34,6 +34,8 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "log_level": "INFO",
         "otel_exporter_otlp_endpoint": None,
         "prometheus_multiproc_dir": None,
+        "mcp": False,
+        "mcp_url": "https://tasks.example.com/mcp",
     }
     return Settings(_env_file=None, **(given | others))  # type: ignore[arg-type]  # Settings parses them
 
