@@ -63,7 +63,7 @@ class TokenVerifier:
     """Verifies tokens with the secret (HS256), with the auth server's key set, or with either."""
 
     def __init__(self, settings: Settings) -> None:
-        self._issuer, self._audiences = settings.issuer, settings.audiences
+        self._issuers, self._audiences = settings.issuers, settings.audiences
         self._secret: Key | None = None
         self._key_set: KeySet | None = None
         if settings.better_auth_secret is not None:
@@ -153,10 +153,11 @@ class TokenVerifier:
     def _check_issuer(self, claims: Mapping[str, Any]) -> None:
         """Check `iss` (RFC 7519, 4.1.1; RFC 8725, 3.8)."""
         issuer = claims.get("iss")
-        if issuer != self._issuer:
+        if issuer not in self._issuers:
             raise InvalidTokenError(
                 "Token is from another issuer",
-                f"Token has the iss {_shown(issuer)}, not {self._issuer}: see JWT_ISSUER",
+                f"Token has the iss {_shown(issuer)}, not {' or '.join(self._issuers)}: "
+                "see JWT_ISSUER",
             )
 
     def _check_audience(self, audience: object, resource: str | None) -> None:

@@ -342,16 +342,19 @@ class Settings(DatabaseSettings):
     @property
     def key_set_url(self) -> str | None:
         """The URL of the auth server's key set."""
-        if self.jwks_url is not None or self.better_auth_url is None:
+        if self.jwks_url is not None or self._auth_base_url is None:
             return self.jwks_url
-        # If its `baseURL` has no path, Better Auth uses the `basePath` /api/auth.
-        at_root = urlsplit(self.better_auth_url).path == ""
-        return f"{self.better_auth_url}{'/api/auth' if at_root else ''}/jwks"
+        return f"{self._auth_base_url}/jwks"
 
     @property
     def issuer(self) -> str | None:
-        """The `iss` that a token signed by the key set must have."""
+        """The `iss` of a token that Better Auth's jwt plugin signs for the API."""
         return self.jwt_issuer or self._auth_origin
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The `iss` of a token signed by the key set must be one of these."""
+        return tuple(filter(None, [self.issuer, self.authorization_server if self.mcp else None]))
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -360,8 +363,11 @@ class Settings(DatabaseSettings):
 
     @property
     def authorization_server(self) -> str | None:
-        """The issuer of the OAuth tokens for /mcp, with which clients find its metadata."""
-        return self.better_auth_url
+        """The issuer of the OAuth tokens for /mcp, with which clients find its metadata.
+
+        Unlike the jwt plugin, Better Auth's OAuth plugins include the path in it.
+        """
+        return self.jwt_issuer or self._auth_base_url
 
     @property
     def mcp_metadata_url(self) -> str:
@@ -371,6 +377,13 @@ class Settings(DatabaseSettings):
     @property
     def _auth_origin(self) -> str | None:
         return None if self.better_auth_url is None else _origin(Url(self.better_auth_url))
+
+    @property
+    def _auth_base_url(self) -> str | None:
+        if self.better_auth_url is None or urlsplit(self.better_auth_url).path:
+            return self.better_auth_url
+        # If its `baseURL` has no path, Better Auth uses the `basePath` /api/auth.
+        return f"{self.better_auth_url}/api/auth"
 
 
 Kind = TypeVar("Kind", bound=DatabaseSettings)

@@ -397,7 +397,7 @@ def test_the_metadata_name_the_authorization_server(sqlite_url: URL) -> None:
         "resource": MCP_URL,
         "resource_name": "Tasks",
         "bearer_methods_supported": ["header"],
-        "authorization_servers": ["https://auth.example.com"],
+        "authorization_servers": ["https://auth.example.com/api/auth"],
     }
 
 
