@@ -501,6 +501,25 @@ def test_mcp_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "issuer", "server"),
+    [
+        ("https://app.example.com", None, "https://app.example.com/api/auth"),
+        ("https://app.example.com/auth", None, "https://app.example.com/auth"),
+        ("http://frontend:3000", "http://localhost:3000", "http://localhost:3000/api/auth"),
+        ("http://frontend:3000/auth", "http://localhost:3000", "http://localhost:3000/auth"),
+        ("http://frontend:3000", "https://id.example.com/x", "https://id.example.com/x"),
+        (None, None, None),
+    ],
+)
+def test_the_authorization_server_is_better_auths_base_url_as_clients_know_it(
+    url: str | None, issuer: str | None, server: str | None
+) -> None:
+    settings = settings_for(SQLITE, better_auth_url=url, jwt_issuer=issuer)
+
+    assert settings.authorization_server == server
+
+
 def test_the_metadata_of_mcp_have_the_prefix_of_its_url() -> None:
     settings = settings_for(SQLITE, mcp_url="https://example.com/x/mcp")
 
