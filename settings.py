@@ -365,9 +365,12 @@ class Settings(DatabaseSettings):
     def authorization_server(self) -> str | None:
         """The issuer of the OAuth tokens for /mcp, with which clients find its metadata.
 
-        Unlike the jwt plugin, Better Auth's OAuth plugins include the path in it.
+        Unlike the jwt plugin, Better Auth's OAuth plugins include the path of its base URL in it.
         """
-        return self.jwt_issuer or self._auth_base_url
+        base_url, issuer = self._auth_base_url, self.jwt_issuer
+        if issuer and base_url and re.fullmatch("https?://[^/]+", issuer):
+            return issuer + urlsplit(base_url).path
+        return issuer or base_url
 
     @property
     def mcp_metadata_url(self) -> str:

@@ -30,22 +30,31 @@ def database() -> URL:
 @pytest.fixture
 def client(server: AuthServer, sqlite_url: URL) -> Iterator[TestClient]:
     """A client of an app that accepts tokens of the secret and of the key set."""
-    app = create_app(settings_for(sqlite_url, better_auth_url=server.url))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    app = create_app(settings_for(sqlite_url, better_auth_url=server.url, mcp=True))
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         yield client
 
 
-def _get(client: TestClient, token: str) -> tuple[int, float]:
+API = ("GET", "/api/tasks", b"")
+MCP = ("POST", "/mcp", b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
+
+
+def _send(
+    client: TestClient, token: str, request: tuple[str, str, bytes] = API
+) -> tuple[int, float]:
     """Return the status and the CPU seconds of the request."""
+    method, path, body = request
     header = f"Bearer {token}".encode("utf-8", "surrogatepass")
+    headers = [(b"Authorization", header), (b"Content-Type", b"application/json")]
     began = time.process_time()
-    response = client.get("/api/tasks", headers=[(b"Authorization", header)])
+    response = client.request(method, path, content=body, headers=headers)
     return response.status_code, time.process_time() - began
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", *ALGORITHMS])
+@pytest.mark.parametrize("request_", [API, MCP], ids=["API", "MCP"])
 def test_every_hostile_token_is_401_and_cheap_to_refuse(
-    client: TestClient, server: AuthServer, algorithm: str
+    client: TestClient, server: AuthServer, algorithm: str, request_: tuple[str, str, bytes]
 ) -> None:
     if algorithm == "HS256":
         good, hostile = VALID_TOKEN, HS256
@@ -54,12 +63,12 @@ def test_every_hostile_token_is_401_and_cheap_to_refuse(
         server.members = [key.member]
         good = key.token(server.claims())
         hostile = of_key_set(key, server.claims(), f"{server.url}/canary")
-    assert _get(client, good)[0] == 200
+    assert _send(client, good, request_)[0] == 200
 
-    responses = {name: _get(client, token) for name, token in hostile.items()}
+    responses = {name: _send(client, token, request_) for name, token in hostile.items()}
     # If it was slow, repeat it: there may have been a garbage collection.
     responses |= {
-        name: _get(client, hostile[name])
+        name: _send(client, hostile[name], request_)
         for name, (_, cost) in responses.items()
         if cost > REFUSAL_LIMIT_SECONDS
     }
@@ -79,7 +88,7 @@ def test_tokens_of_both_kinds_are_accepted_by_one_app(
     server.members = [key.member for key in keys]
 
     for token in [VALID_TOKEN, *(key.token(server.claims()) for key in keys)]:
-        assert _get(client, token)[0] == 200
+        assert _send(client, token)[0] == 200
 
 
 def test_an_unavailable_auth_server_is_503_if_no_keys_are_cached(
@@ -165,5 +174,5 @@ def test_a_wrong_issuer_or_audience_is_logged_with_the_setting_to_check(
 ) -> None:
     server.members = [KEY.member]
 
-    assert _get(client, KEY.token(server.claims(**claims)))[0] == 401
+    assert _send(client, KEY.token(server.claims(**claims)))[0] == 401
     assert reasons() == [reason.format(url=server.url)]

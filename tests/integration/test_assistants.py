@@ -23,7 +23,9 @@ from tests.auth_server import AuthServer, SigningKey, auth_server
 
 MCP_URL = "https://tasks.example.com/mcp"
 METADATA_URL = "https://tasks.example.com/.well-known/oauth-protected-resource/mcp"
-ERROR_OF = {  # a call with invalid arguments, and the request with the same fault
+ERROR_OF: dict[
+    str, tuple[tuple[str, dict[str, Any]], tuple[str, str, object]]
+] = {  # a call with invalid arguments, and the request with the same fault
     "an empty title": (("add_task", {"title": " "}), ("POST", "", {"title": " "})),
     "no title": (("add_task", {}), ("POST", "", {})),
     "U+0000": (("add_task", {"title": "a\0"}), ("POST", "", {"title": "a\0"})),
@@ -178,11 +180,12 @@ def test_cursors_lead_to_all_tasks(anns: Call) -> None:
     for number in range(5):
         anns("add_task", title=f"Task {number}")
 
-    titles, cursor = [], {}
-    while cursor is not None:
-        page = _value(anns("list_tasks", sort="title", limit=2, total=False, **cursor))
+    titles: list[str] = []
+    page: dict[str, Any] = {"next_cursor": None}
+    while not titles or page["next_cursor"]:
+        cursor = page["next_cursor"]
+        page = _value(anns("list_tasks", sort="title", limit=2, total=False, cursor=cursor))
         titles += [task["title"] for task in page["tasks"]]
-        cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
 
     assert titles == [f"Task {number}" for number in range(5)]
     assert page["total"] is None

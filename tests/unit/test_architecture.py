@@ -18,7 +18,8 @@ LAYERS = [
     {"guard"},
     {"routes.paging", "routes.preconditions", "rates"},
     {"routes.tasks", "routes.users", "routes.health", "routes.docs"},
-    {"routes.changes", "routes.transfers"},
+    {"routes.changes", "routes.transfers", "routes.tools"},
+    {"routes.mcp"},
     {"main"},
 ]
 MODULES = set().union(*LAYERS)

@@ -126,6 +126,13 @@ INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:pass
         ("RATE_LIMIT", "0/minute", INVALID_RATE),
         ("RATE_LIMIT", "100", INVALID_RATE),
         ("RATE_LIMIT", "100/fortnight", INVALID_RATE),
+        ("MCP", "perhaps", "MCP Input should be a valid boolean, unable to interpret input"),
+        ("MCP_URL", "tasks.example.com", "MCP_URL is not a URL such as https://app.example.com"),
+        (
+            "MCP_URL",
+            "https://tasks.example.com/",
+            "MCP_URL must end in /mcp, such as https://tasks.example.com/mcp",
+        ),
         (
             "RATE_LIMIT_STORE",
             "memcached://s3cret",
@@ -478,6 +485,46 @@ def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatc
         Settings(_env_file=None)
     assert explain(raised.value) == (
         "RATE_LIMIT_STORE needs a package that is not installed: run uv sync --extra redis"
+    )
+
+
+def test_mcp_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, MCP="true")
+    assert Settings(_env_file=None).mcp is True
+
+    monkeypatch.setattr("settings.find_spec", lambda _: None)
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+    assert (
+        explain(raised.value)
+        == "MCP needs a package that is not installed: run uv sync --extra mcp"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "issuer", "server"),
+    [
+        ("https://app.example.com", None, "https://app.example.com/api/auth"),
+        ("https://app.example.com/auth", None, "https://app.example.com/auth"),
+        ("http://frontend:3000", "http://localhost:3000", "http://localhost:3000/api/auth"),
+        ("http://frontend:3000/auth", "http://localhost:3000", "http://localhost:3000/auth"),
+        ("http://frontend:3000", "https://id.example.com/x", "https://id.example.com/x"),
+        (None, None, None),
+    ],
+)
+def test_the_authorization_server_is_better_auths_base_url_as_clients_know_it(
+    url: str | None, issuer: str | None, server: str | None
+) -> None:
+    settings = settings_for(SQLITE, better_auth_url=url, jwt_issuer=issuer)
+
+    assert settings.authorization_server == server
+
+
+def test_the_metadata_of_mcp_have_the_prefix_of_its_url() -> None:
+    settings = settings_for(SQLITE, mcp_url="https://example.com/x/mcp")
+
+    assert settings.mcp_metadata_url == (
+        "https://example.com/x/.well-known/oauth-protected-resource/mcp"
     )
 
 
