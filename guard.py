@@ -63,6 +63,9 @@ class GuardedRoute(APIRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match, except paths that belong to another route: PUT /api/tasks/export is a 405."""
         match, child_scope = super().matches(scope)
+        # Starlette's expressions end in `$`, which also matches before a line break at the end.
+        if scope["path"].endswith("\n"):
+            return Match.NONE, {}
         if match is Match.FULL:
             paths: Paths = scope["app"].state.paths
             if scope["method"] not in paths.methods(path_in_app(scope)):

@@ -109,6 +109,20 @@ def test_a_task_id_named_tasks_is_a_task_id(ann: TestClient, method: str) -> Non
     assert _allow_of(response) == _allowed("/api/tasks/{task_id}")
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/api/tasks%0A", "/api/ann/tasks%0A", "/api/tasks/export%0A", "/api/tasks/1/complete%0A"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+def test_a_line_break_after_a_path_makes_it_another_path(
+    ann: TestClient, method: str, path: str
+) -> None:
+    response = ann.request(method, path, json={"title": "x"})
+
+    assert response.status_code == 404
+    assert response.json() == {"detail": "Not Found", "status_code": 404}
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
     ("path", "similar"),
