@@ -181,6 +181,25 @@ async def test_a_token_that_has_expired_is_renewed_without_the_user(deployment: 
     assert len(assistant.visited) == 1
 
 
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "https://claude.ai/api/mcp/auth_callback",
+        "http://localhost:52011/callback",
+        "http://127.0.0.1:52011/callback",
+    ],
+)
+def test_an_assistant_registers_without_saying_what_kind_of_application_it_is(
+    deployment: Deployment, redirect_uri: str
+) -> None:
+    client = {"redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none"}
+
+    response = httpx2.post(f"{deployment.auth.url}/api/auth/oauth2/register", json=client)
+
+    assert response.status_code == 201
+    assert response.json()["resources"] == [deployment.mcp_url]
+
+
 @pytest.mark.anyio
 async def test_the_tokens_of_an_assistant_are_refused_elsewhere(
     deployment: Deployment, start: Callable[..., Server]
