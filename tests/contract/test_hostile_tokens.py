@@ -161,7 +161,10 @@ def test_the_reason_of_a_refusal_is_logged_once_with_the_setting_to_check(
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
-        ({"iss": "http://a\n"}, "Token has the iss 'http://a\\n', not {url}: see JWT_ISSUER"),
+        (
+            {"iss": "http://a\n"},
+            "Token has the iss 'http://a\\n', not {url} or {url}/api/auth: see JWT_ISSUER",
+        ),
         ({"aud": ["x"]}, "Token has the aud ['x'], not {url}: see JWT_AUDIENCE"),
     ],
 )
