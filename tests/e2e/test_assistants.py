@@ -31,7 +31,7 @@ from tests.e2e.server import Server, free_port
 pytestmark = [needs_node, needs_chromium]
 
 AUTH_SERVER = Path(__file__).with_name("assistants")
-DOCUMENT = ROOT / "docs" / "assistants-oauth.md"
+DOCUMENT = ROOT / "docs" / "assistants.md"
 ANN = {"name": "Ann", "email": "ann@example.com", "password": "correct horse"}
 CALLBACK = "http://127.0.0.1:3118/callback"  # the test answers for it, in the browser
 
