@@ -64,6 +64,9 @@ class TokenVerifier:
 
     def __init__(self, settings: Settings) -> None:
         self._issuers, self._audiences = settings.issuers, settings.audiences
+        # OAuth clients have tokens of their user that are meant for others, such as ID tokens. If
+        # the secret signs them too, only `aud` tells them apart.
+        self._checks_every_audience = settings.mcp and bool(settings.audiences)
         self._secret: Key | None = None
         self._key_set: KeySet | None = None
         if settings.better_auth_secret is not None:
@@ -92,7 +95,8 @@ class TokenVerifier:
             self._accepted[digest] = accepted
             if len(self._accepted) > ACCEPTED_TOKENS_MAX:
                 self._accepted.popitem(last=False)
-        if accepted.key is not None:
+        has_audience = accepted.audience is not None and self._checks_every_audience
+        if accepted.key is not None or has_audience:
             self._check_audience(accepted.audience, resource)
         return accepted.user
 

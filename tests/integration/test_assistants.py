@@ -20,6 +20,7 @@ from routes.paging import Page
 from routes.tools import TOOLS
 from tests.actors import bearer, settings_for
 from tests.auth_server import AuthServer, SigningKey, auth_server
+from tests.hostile_tokens import CLAIMS, hs256
 
 MCP_URL = "https://tasks.example.com/mcp"
 METADATA_URL = "https://tasks.example.com/.well-known/oauth-protected-resource/mcp"
@@ -441,6 +442,27 @@ def test_a_token_for_mcp_alone_does_not_open_the_api(
         for _ in range(2):  # the second time, the token's signature is not checked again
             assert client.post("/mcp", json=_message("tools/list")).status_code == at_mcp
             assert client.get("/api/tasks").status_code == at_api
+
+
+@pytest.mark.parametrize(
+    ("audience", "at_mcp", "at_api"),
+    [
+        ({}, 200, 200),
+        ({"aud": "https://auth.example.com"}, 200, 200),
+        ({"aud": MCP_URL}, 200, 401),
+        ({"aud": "the id of an OAuth client"}, 401, 401),
+    ],
+)
+def test_with_mcp_the_audience_of_hs256_tokens_is_checked_if_they_have_one(
+    sqlite_url: URL, audience: dict[str, str], at_mcp: int, at_api: int
+) -> None:
+    app = create_app(settings_for(sqlite_url, mcp=True, better_auth_url="https://auth.example.com"))
+    token = hs256(CLAIMS | audience)
+    with TestClient(
+        app, "http://localhost", headers={"Authorization": f"Bearer {token}"}
+    ) as client:
+        assert client.post("/mcp", json=_message("tools/list")).status_code == at_mcp
+        assert client.get("/api/tasks").status_code == at_api
 
 
 @pytest.mark.parametrize(
