@@ -326,7 +326,7 @@ def _drop_default(schema: JsonDict) -> None:
 
 
 def without_null(schema: JsonDict) -> None:
-    """Document an optional parameter with its type alone: no query or header can have null."""
+    """Document an optional parameter without null, which no query or header can contain."""
     type_, _ = cast("list[JsonDict]", schema.pop("anyOf"))  # as Pydantic writes `... | None`
     schema.update(type_ | schema)
 
@@ -361,7 +361,7 @@ class TaskCreate(BaseModel):
     tags: Tags = Documented([], json_schema_extra=_drop_default)
 
 
-# A TypedDict, since a model cannot tell an absent `title` from one that is null.
+# A TypedDict, since a model cannot distinguish an absent `title` from null.
 @with_config(_example(status="in_progress"))
 class TaskUpdate(TypedDict, total=False):
     """The fields to change. A field that is absent keeps its value; unknown fields are ignored."""
