@@ -198,8 +198,8 @@ def _check_header(header: dict[str, Any]) -> dict[str, Any]:
     # RFC 7515, 4.1.11: refuse extensions that are not supported. None is supported.
     if "crit" in header:
         raise InvalidTokenError("Token has a critical header")
-    # Better Auth signs its session cookie with the same keys; only `typ` tells it from an access
-    # token (RFC 8725, 3.11 and 3.12).
+    # Better Auth signs its session cookie with the same keys. Only `typ` distinguishes it from an
+    # access token (RFC 8725, 3.11 and 3.12).
     typ = str(header.get("typ")).lower().removeprefix("application/")  # RFC 7515, 4.1.9
     if typ == "better-auth.session-cache+jwt":
         raise InvalidTokenError("Token is Better Auth's session cookie, not an access token")

@@ -22,7 +22,7 @@ import driver
 from overload import Slots
 from schema import Schema
 
-POOL_SIZE = 16  # per process; 8 cost 5 % more CPU with a hundred clients, and more save nothing
+POOL_SIZE = 16  # per process; with 8, a hundred clients cost 5 % more CPU; over 16 saves nothing
 USER_POOL_SIZE = 4  # if one user's statements hang, for example on a lock, 12 are left for others
 SQLITE_BUSY_TIMEOUT_SECONDS = 3
 
@@ -80,8 +80,8 @@ def make_engine(url: URL) -> Engine:
         max_overflow=-1,  # Database.run limits them; waiting in the pool would block the event loop
         pool_use_lifo=True,
         pool_reset_on_return=None,
-        json_deserializer=from_json,  # for the tags of a row, in a third of the time of json.loads
-        hide_parameters=True,  # an error names the statement, never what a user wrote
+        json_deserializer=from_json,  # parses tags in a third of the time of json.loads
+        hide_parameters=True,  # errors contain the statement, but nothing that users wrote
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS} if is_sqlite else driver.CONNECT_ARGS,
         # HSTORE, which the schema does not use, would cost a catalog query per connection.
         **({} if is_sqlite else {"use_native_hstore": False}),

@@ -105,7 +105,7 @@ UNAVAILABLE = documented(
 )
 
 
-# PostgreSQL's errors if somebody changes the schema while the service runs. SQLite raises
+# PostgreSQL's errors if the schema is changed while the service runs. SQLite raises
 # OperationalError instead.
 SCHEMA_CHANGED = (
     postgresql.UndefinedTable,

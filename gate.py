@@ -138,7 +138,7 @@ class CORS(CORSMiddleware):
 
 
 async def _send_varying(send: Send, message: Message) -> None:
-    """Send, and tell caches that another origin gets other headers."""
+    """Send the message, and tell caches that the response depends on the origin."""
     if message["type"] == "http.response.start":
         # If there is a Vary already, both count (RFC 9110, 5.3).
         message["headers"] = [*message["headers"], (b"vary", b"Origin")]

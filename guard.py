@@ -98,8 +98,8 @@ class GuardedRoute(APIRoute):
 def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
     """Refuse query parameters that the operation would ignore.
 
-    `repeatable` maps its parameters to whether they are lists. Of others, FastAPI uses only the
-    last value.
+    `repeatable` maps its parameters to whether they are lists. If a parameter is not a list,
+    FastAPI uses only its last value.
     """
     if not request.scope["query_string"]:
         return
@@ -123,7 +123,7 @@ def _check_encoding(request: Request, wanted: str) -> None:
 def _in_session(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Run a handler with a `session` where its statements do not block the event loop.
 
-    Such a handler must also have a parameter `user`, whose share of the connections it uses.
+    Such a handler must also have a parameter `user`: each user gets a share of the connections.
     """
     if iscoroutinefunction(handler) or "session" not in signature(handler).parameters:
         return handler

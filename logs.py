@@ -62,7 +62,7 @@ def configure_logging(level: str) -> None:
     # Unused fields, which would cost time on each line.
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001  # as the logging HOWTO has it, under Optimization
+    logging._srcfile = None  # noqa: SLF001  # see Optimization in the logging HOWTO
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         theirs = logging.getLogger(name)
@@ -116,8 +116,8 @@ class _Readable(logging.Formatter):
             name: getattr(record, name, None)
             for name in ("user_id", "tool", "reason", "request_id")
         }
-        told = (f" {name}={value!a}" for name, value in fields.items() if value is not None)
-        return super().formatMessage(record) + "".join(told)
+        shown = (f" {name}={value!a}" for name, value in fields.items() if value is not None)
+        return super().formatMessage(record) + "".join(shown)
 
 
 class RequestLog:

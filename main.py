@@ -224,7 +224,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", title="commands")
     token = commands.add_parser("token", help="print a token for curl and /docs")
     token.add_argument("user", help="the user id, which becomes the claim sub")
-    token.add_argument("--minutes", default=60, type=int, help="how long it is valid (%(default)s)")
+    token.add_argument("--minutes", default=60, type=int, help="lifetime in minutes (%(default)s)")
     purge = commands.add_parser("purge", help="remove the tombstones of deleted tasks")
     purge.add_argument(
         "--days", default=90, type=_days, help="keep those of the last DAYS days (%(default)s)"
@@ -245,7 +245,7 @@ def main() -> None:
 def _path_prefix(text: str) -> str:
     if not PATH_PREFIX.fullmatch(text):
         raise argparse.ArgumentTypeError(
-            "must be a path such as /x, with only letters, digits and . _ ~ -"
+            "may contain only letters, digits and the characters / . _ ~ -"
         )
     return text
 

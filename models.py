@@ -64,7 +64,7 @@ class Priority(StrEnum):
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether both databases can store the text.
+    """Return whether both databases can store the text.
 
     PostgreSQL cannot store U+0000, SQLite can. Neither can store a lone surrogate, half of a pair
     in UTF-16, which JSON can express.
@@ -96,18 +96,18 @@ def _refuse_illegible(line: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether the text has nothing that can be seen."""
+    """Return whether the text has no visible character."""
     return not any(_can_be_seen(character) for character in text)
 
 
 def _can_be_seen(character: str) -> bool:
-    """Tell whether the character shows something by itself.
+    """Return whether the character is visible by itself: letters, numbers, punctuation and symbols.
 
-    That is letters, numbers, punctuation, symbols and private use. Not marks, which need a base,
-    nor formats such as joiners and the direction of text, nor characters that have no meaning yet;
-    but those reserved for pictographs may be emoji that are newer than Python's Unicode.
+    Marks need a base character, and format characters (joiners, text direction) are invisible.
+    Unassigned characters do not count, except in the ranges for pictographs: an emoji may be newer
+    than Python's Unicode data.
     """
-    if category(character)[0] in "LNPS" or category(character) == "Co":  # as icon fonts use them
+    if category(character)[0] in "LNPS" or category(character) == "Co":  # private use: icon fonts
         return character not in BLANK
     return "\U0001f000" <= character <= "\U0001fffd"
 
@@ -119,14 +119,14 @@ def _refuse_controls(text: str) -> str:
 
 
 def _refuse_other_spellings(value: object) -> object:
-    """Take an integer only as it is usually written; int() also takes `1_000`, `+5` and True."""
+    """Accept an integer only in plain decimal digits; int() also accepts `1_000`, `+5` and True."""
     is_other = isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9][0-9]*)", value)
     if is_other or isinstance(value, bool):
         raise ValueError("must be a whole number, written in digits")
     return value
 
 
-# In canonical order, nothing but the ogonek of the Lithuanian į comes between.
+# In canonical order, only the ogonek of the Lithuanian į can come between them.
 DOT_OF_I_OR_J = re.compile("([ij]\N{COMBINING OGONEK}?)\N{COMBINING DOT ABOVE}")
 
 
@@ -136,7 +136,7 @@ def folded(words: str) -> str:
     Neither database can do this in every locale. It is canonical caseless matching (Unicode 3.13,
     D145), extended to the languages in which i has other cases: the dotless i and the dotted I of
     Turkish (CaseFolding.txt, status T), and the dot that Lithuanian keeps under an accent
-    (SpecialCasing.txt). Any of them may be meant, so all of them are the letter i. Accents stay.
+    (SpecialCasing.txt). The language is unknown, so all of them count as i. Accents are kept.
     """
     text = normalize("NFD", words).casefold().replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
     return normalize("NFC", DOT_OF_I_OR_J.sub(r"\1", normalize("NFD", text)))
@@ -175,11 +175,11 @@ TAG_SEPARATOR = "\x1f"
 
 
 def folded_tags(tags: list[str]) -> str:
-    """Join the tags, each between two separators, so that a pattern can find a whole one."""
+    """Join the tags, each between two separators, so that a pattern can match a whole tag."""
     return TAG_SEPARATOR.join(["", *map(folded, tags), ""]) if tags else ""
 
 
-# In code point order, so that both databases sort alike, and PostgreSQL whatever its locale.
+# In code point order, so that both databases sort alike, whatever PostgreSQL's locale is.
 FOLDED = Text().with_variant(Text(collation="C"), "postgresql")
 
 
@@ -222,7 +222,7 @@ class Task(SQLModel, table=True):
     description: str | None = Field(max_length=DESCRIPTION_MAX_CHARS)
     # Text with a constraint, since SQLAlchemy would store a StrEnum's names in a native type.
     status: TaskStatus = Field(sa_type=String(16))
-    # Text, since it has no time zone; in this format, its order is that of time.
+    # Text, since it has no time zone. In this format, the order of the text is chronological.
     due_date: str | None = Field(
         sa_type=String(DUE_DATE_MAX_CHARS).with_variant(
             String(DUE_DATE_MAX_CHARS, collation="C"), "postgresql"
@@ -233,7 +233,7 @@ class Task(SQLModel, table=True):
     created_at: datetime
     updated_at: datetime
     version: int = Field(sa_type=BigInteger)  # counts the changes; the ETag
-    title_folded: str = Field(sa_type=FOLDED)  # what a search looks at, and the order by title
+    title_folded: str = Field(sa_type=FOLDED)  # for searching and for sorting by title
     description_folded: str | None = Field(sa_type=FOLDED)
     tags_folded: str = Field(sa_type=FOLDED)  # as `folded_tags` joins them
     idempotency_key: str | None = Field(max_length=IDEMPOTENCY_KEY_MAX_CHARS)
@@ -252,7 +252,7 @@ class Sync(SQLModel, table=True):
 
     __tablename__ = "todo_backend_sync"
 
-    # A random number. Change it after you restored an earlier state of the database in place.
+    # A random number. Change it after restoring an earlier state of the database in place.
     identity: int = Field(primary_key=True, sa_type=BigInteger)
     changed: int = Field(sa_type=BigInteger)  # the last change, on SQLite only
     purged: int = Field(sa_type=BigInteger)  # the latest change among the tombstones removed
@@ -326,7 +326,7 @@ def _drop_default(schema: JsonDict) -> None:
 
 
 def without_null(schema: JsonDict) -> None:
-    """Document an optional parameter with its type alone: no query or header can have null."""
+    """Document an optional parameter without null, which no query or header can contain."""
     type_, _ = cast("list[JsonDict]", schema.pop("anyOf"))  # as Pydantic writes `... | None`
     schema.update(type_ | schema)
 
@@ -361,7 +361,7 @@ class TaskCreate(BaseModel):
     tags: Tags = Documented([], json_schema_extra=_drop_default)
 
 
-# A TypedDict, since a model cannot tell an absent `title` from one that is null.
+# A TypedDict, since a model cannot distinguish an absent `title` from null.
 @with_config(_example(status="in_progress"))
 class TaskUpdate(TypedDict, total=False):
     """The fields to change. A field that is absent keeps its value; unknown fields are ignored."""

@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-# Each may be as long as the head of a request.
+# Few, because each may be as long as the head of a request.
 PATHS_KEPT_MAX = 100
 
 
@@ -29,8 +29,8 @@ class Paths:
     def _find(self, path: str) -> AbstractSet[str]:
         """Return every method of a path; none if the path is unknown.
 
-        Of several templates that match, the path is the first one's alone: `/api/tasks/export` is
-        no task, although `/api/tasks/{task_id}` matches it too.
+        If several templates match, the path belongs to the first one: `/api/tasks/export` is not a
+        task, although `/api/tasks/{task_id}` matches it too.
         """
         matching = (methods for regex, methods in self._methods.items() if regex.match(path))
         return next(matching, frozenset())

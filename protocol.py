@@ -23,14 +23,14 @@ class Protocol(HttpToolsProtocol):
     a response, and no load balancer can retry the request.
     """
 
-    _has_head = False  # of the request that it reads or has read
+    _has_head = False  # whether the headers of the current request are complete
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
     _ends = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # as one
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]  # acts like one
         self._wait_for_head()
         # On shutdown, uvicorn misses connections that are just being accepted.
         listener: asyncio.Server | None = getattr(transport, "_server", None)
@@ -55,7 +55,7 @@ class Protocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._has_head:  # mostly it comes in one piece, and needs no timer
+        if self._has_head:  # headers usually arrive in one piece, and need no timer
             return
         if self._head_timer is None:
             self._wait_for_head()

@@ -158,7 +158,7 @@ class Schema:
         if missing:
             raise SchemaNotCurrentError(
                 f"The schema is at revision {revision}, but lacks {', '.join(missing)}: "
-                "restore what somebody has removed"
+                "restore what was removed"
             )
 
     def _revision(self) -> str | None:

@@ -99,10 +99,10 @@ NOT_INSERTED = {"id", "changed", "deleted_at"}
 
 
 def _create() -> UpdateBase:
-    """Insert a task if its owner has room for it, or return the one that has the key already.
+    """Insert a task unless its owner is at the limit, or return the task that already has the key.
 
     The unique index decides: of concurrent requests with one key, one inserts, and the others get
-    its row, marked as `replayed`. Without a key nothing conflicts.
+    its row, marked as `replayed`. Without a key, nothing can conflict.
     """
     given = [column for column in TASKS.c if column.name not in {"user_id", *NOT_INSERTED}]
     values = [bindparam(f"new_{column.name}", type_=column.type) for column in given]
@@ -123,11 +123,11 @@ def _create() -> UpdateBase:
     )
 
 
-# Parameters: owner, new_<column> for each column but user_id and NOT_INSERTED, and `others`: how
-# many tasks the owner may have beside the new one. Returns no row if the owner has more.
+# Parameters: owner, new_<column> for each column except user_id and NOT_INSERTED, and `others`: how
+# many tasks the owner may have besides the new one. Returns no row if the owner has more.
 CREATE = _create()
 
-# Parameters: a mapping for each row, with every column but NOT_INSERTED.
+# Parameters: a mapping for each row, with every column except NOT_INSERTED.
 INSERT = insert_rows(TASKS)
 
 
@@ -228,7 +228,7 @@ def if_version(
 ) -> OneTask:
     """Limit a statement to a task whose version is in `match` and not in `none_match`.
 
-    None stands for no condition.
+    None means no condition.
     """
     version = TASKS.c.version
     if match is not None and match != ANY_VERSION:
@@ -308,7 +308,7 @@ def _like_one_of(column: Column[Any], patterns: BindParameter[Any]) -> ColumnEle
 
 _PATTERN = bindparam("q", type_=Text)
 
-# The conditions of the list. Each takes the parameter of its own name, but for `due`.
+# The conditions of the list. Each takes the parameter of its own name, except `due`: it takes none.
 FILTERS: dict[str, ColumnElement[bool]] = {
     "status": TASKS.c.status.in_(bindparam("status", expanding=True)),
     "priority": TASKS.c.priority.in_(bindparam("priority", expanding=True)),
@@ -322,7 +322,7 @@ FILTERS: dict[str, ColumnElement[bool]] = {
         TASKS.c.tags_folded.like(_PATTERN, escape="/"),
     ),
 }
-# There are as many statements as kinds of pages; each is built once, as long as it is in use.
+# One statement for each kind of page, built on first use.
 PAGES_KEPT_MAX = 1000
 
 
@@ -365,7 +365,7 @@ def _matching(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
 
 
 def containing(words: str) -> str:
-    """Return the pattern that finds the words as they are: `%` and `_` mean themselves."""
+    """Return the pattern that finds these words. `%` and `_` in them are not wildcards."""
     return "%" + re.sub(r"([%_/])", r"/\1", folded(words)) + "%"
 
 
@@ -497,7 +497,7 @@ def _changes() -> Rows:
 
 # The tasks and, `with_deleted`, the tombstones after a position in the order of changes. Each row
 # also has the values that a sync token is checked against; without changes, one row has only those.
-# `is_known` tells whether the owner has the task or tombstone `known`. Parameters: owner, changed
+# `is_known` says whether the owner has the task or tombstone `known`. Parameters: owner, changed
 # and id (the position), with_deleted, limit, known.
 CHANGES = _changes()
 

@@ -1,4 +1,4 @@
-"""Runs the migrations, on the program's engine or, for the command `alembic`, on one of its own."""
+"""Run the migrations, on the service's engine or, for the `alembic` command, on a new one."""
 
 import logging
 
@@ -33,7 +33,7 @@ def _print(url: URL) -> None:
     context.configure(
         url=url, version_table=VERSION_TABLE, literal_binds=True, transactional_ddl=True
     )
-    # Only a connection could tell whether a table of the same name is this program's.
+    # Without a connection, nobody checks whether a table of the same name is the service's own.
     context.get_context().impl.static_output(
         "-- Stop at the first error: run this with psql -v ON_ERROR_STOP=1, or with sqlite3 -bail"
     )
@@ -41,9 +41,9 @@ def _print(url: URL) -> None:
         context.run_migrations()
 
 
-engine_of_the_program = context.config.attributes.get("engine")
-if engine_of_the_program is not None:
-    _migrate(engine_of_the_program)
+service_engine = context.config.attributes.get("engine")
+if service_engine is not None:
+    _migrate(service_engine)
 else:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     database_url = read_settings(DatabaseSettings).database_url

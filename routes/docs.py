@@ -16,7 +16,7 @@ from starlette.responses import Response
 # Only the static files of this package are used: Swagger UI, ReDoc and FastAPI's icon.
 ASSETS = Path(str(files("fastapi_offline"))) / "static"
 
-# The groups of operations (OpenAPI's tags), in the order in which one needs them.
+# The groups of operations (OpenAPI's tags), in the order in which users need them.
 SINGLE_TASKS = "Tasks"
 MANY_TASKS = "Many tasks"
 ALL_TASKS = "All tasks"
@@ -46,8 +46,9 @@ TAGS = [
     }.items()
 ]
 
-# What FastAPI's parameters, which are JSON, cannot say. In each group, deletions come last. The
-# groups with a user id in the path, which repeat the others, are collapsed at first.
+# JavaScript options, which FastAPI cannot pass because it writes parameters as JSON. In each group,
+# deletions come last. The groups with a user id in the path repeat the others, so they start
+# collapsed.
 ARRANGEMENT = f"""
     operationsSorter: (a, b) => (a.get("method") === "delete") - (b.get("method") === "delete"),
     plugins: [() => ({{statePlugins: {{layout: {{wrapSelectors: {{
@@ -104,7 +105,7 @@ async def redoc_js() -> Response:
     return Response(_redoc_js(), media_type="text/javascript")
 
 
-@cache  # read on the first request, not at the start of each process
+@cache  # on the first request, not at the start of each process
 def _redoc_js() -> bytes:
     # ReDoc loads a logo from its vendor's server, and shows none if that fails.
     script = (ASSETS / "redoc.standalone.js").read_bytes()

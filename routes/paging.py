@@ -70,7 +70,7 @@ class Cursor:
 
     @property
     def key(self) -> str | int | datetime:
-        """The task's value of the sort key."""
+        """The value by which the task is sorted."""
         if self.sort.by_time:
             return EPOCH + int(self.value) * MICROSECOND
         return self.value
@@ -95,10 +95,10 @@ def to_opaque(json: bytes) -> str:
 
 
 def from_opaque(text: str) -> bytes:
-    """Decode what `to_opaque` has encoded.
+    """Decode the result of `to_opaque`.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is something else.
 
     """
     encoded = text.encode("ascii")
@@ -117,8 +117,8 @@ def _decode(text: object) -> Cursor | None:
 class Page(BaseModel):
     """The query parameters of the list."""
 
-    # Examples are in the schemas: /docs would fill in and send those of parameters. A factory
-    # keeps a default that says nothing out of the contract.
+    # Examples are in the schemas: /docs would fill in and send those of parameters. A
+    # default_factory keeps empty defaults out of the contract.
     status: list[TaskStatus] = Field(
         default_factory=list,
         description="Only tasks with this status, such as `pending`. Repeat the parameter to allow "

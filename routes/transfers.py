@@ -123,7 +123,7 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     The file can be imported again. Tasks that change during a long export may appear in their old
     or their new version.
     """
-    # The first page is read before the response begins, which can be a 503 until then.
+    # Read the first page before the response begins, so that a failure can still become a 503.
     first = _read_page(START, user, session)
     return StreamingResponse(
         _pages(first, user, session.info["database"]),

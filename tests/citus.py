@@ -1,4 +1,4 @@
-"""Citus, if CITUS_URL names a server that has it and no other nodes; docs/scaling.md says how."""
+"""Citus, if CITUS_URL names a single-node server that has it: see docs/scaling.md."""
 
 import os
 import re
@@ -17,7 +17,7 @@ SET_PRIMARY_KEY, *DISTRIBUTE = re.findall(
 
 
 def distribute(url: URL, server: URL) -> None:  # pragma: no cover  # needs Citus
-    """Distribute the tables of a database, which then can only be the template of others."""
+    """Distribute the tables of a database, which can then only be used as a template."""
     engine, other = (create_engine(of, isolation_level="AUTOCOMMIT") for of in (url, server))
     with engine.connect() as connection:
         for statement in ("CREATE EXTENSION citus", SET_PRIMARY_KEY, *DISTRIBUTE):

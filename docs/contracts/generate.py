@@ -1,4 +1,4 @@
-"""Writes openapi.yaml: `uv run python docs/contracts/generate.py`."""
+"""Write openapi.yaml: `uv run python docs/contracts/generate.py`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 CONTRACT = Path(__file__).with_name("openapi.yaml")
 sys.path.insert(0, str(CONTRACT.parents[2]))
 
-from main import create_app  # noqa: E402  # found through the line above
+from main import create_app  # noqa: E402  # importable because of the line above
 from settings import Settings  # noqa: E402
 
 

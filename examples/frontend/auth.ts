@@ -1,4 +1,4 @@
-/** The Better Auth server: users in memory, and a signed JWT for each who is signed in. */
+/** The Better Auth server. It keeps users in memory and signs a JWT for each signed-in user. */
 
 import { randomBytes } from "node:crypto";
 
@@ -22,15 +22,15 @@ if (alg === undefined) {
 }
 
 export const auth = betterAuth({
-  // Its origin is the `iss` and the `aud` of every JWT, and the BETTER_AUTH_URL of the task server.
+  // The origin of this URL is the `iss` and `aud` of every JWT. The task server needs it as BETTER_AUTH_URL.
   baseURL: env.BETTER_AUTH_URL ?? `http://localhost:${port}`,
   secret: env.BETTER_AUTH_SECRET ?? randomBytes(32).toString("base64url"),
-  // All of it is gone when the server stops. Give Better Auth your database here.
+  // Everything is lost when the server stops. Use your own database here.
   database: memoryAdapter({ user: [], session: [], account: [], verification: [], jwks: [] }),
   emailAndPassword: { enabled: true },
-  // Before: while the tasks cannot be erased, the account stays, and its user can try again.
+  // beforeDelete: if the tasks cannot be erased, the account still exists and the user can try again.
   user: { deleteUser: { enabled: true, beforeDelete: eraseTasks } },
-  // Three sign-ins in ten seconds would be the most; turn it on where strangers can reach this.
+  // It would allow only three sign-ins in ten seconds. Enable it if others can reach the server.
   rateLimit: { enabled: false },
   plugins: [
     jwt({
@@ -40,7 +40,7 @@ export const auth = betterAuth({
   ],
 });
 
-/** Has the task server erase all that it stores for the user, by a JWT of theirs. */
+/** Erases everything that the task server stores for the user, with a JWT signed for them. */
 async function eraseTasks({ id }: { id: string }): Promise<void> {
   const { token } = await auth.api.signJWT({ body: { payload: { sub: id } } });
   const response = await fetch(`${apiUrl}/api/me`, {

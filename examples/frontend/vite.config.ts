@@ -1,11 +1,11 @@
-/** Serves the page and Better Auth on one origin: `vite` from the sources, `vite preview` as built. */
+/** Serves the page and Better Auth on one origin: `vite` from the sources, `vite preview` from the build. */
 
 import { toNodeHandler } from "better-auth/node";
 import { type Connect, defineConfig } from "vite";
 
 import { apiUrl, auth, port } from "./auth.ts";
 
-// The task server of compose.yaml asks for the keys under this name.
+// The task server in compose.yaml fetches the keys from this host name.
 const listen = { port, strictPort: true, allowedHosts: ["frontend"] };
 
 export default defineConfig({
@@ -23,11 +23,11 @@ export default defineConfig({
 function mount(middlewares: Connect.Server): void {
   const answer = toNodeHandler(auth);
   middlewares.use((request, response, next) => {
-    // Not mounted at the prefix, which would cut it off the URL that Better Auth matches.
+    // Do not mount it at the prefix: that would remove the prefix from the URL, which Better Auth needs.
     if (request.url?.startsWith("/api/auth/")) void answer(request, response);
     else next();
   });
-  // Read by the page when it starts, so that one build serves wherever the task server is.
+  // The page reads this when it starts, so one build works with any task server.
   middlewares.use("/config.json", (_, response) => {
     response.setHeader("Content-Type", "application/json");
     response.end(JSON.stringify({ apiUrl }));

@@ -23,8 +23,8 @@ CHECK = "status IN ('pending', 'in_progress', 'completed')"
 QUOTED = re.compile(r"'(\w+)'")
 INDEXES = {"index ix_task_user_id_id (user_id, id)"}
 
-# Versions of this program that recorded their revisions in the table alembic_version, as 0001 and
-# 0002, had made these columns and indexes by the second.
+# Earlier versions recorded their revisions in the table alembic_version, as 0001 and 0002. These
+# are the columns that 0002 added, and the indexes after it.
 FOLDED = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 LATER_COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("version", sa.BigInteger(), nullable=False),
@@ -55,10 +55,10 @@ def upgrade() -> None:
 
 
 def _require_ours() -> None:
-    """Take over the table of an earlier version; never touch one that is not exactly that.
+    """Adopt the table of an earlier version. Refuse any other table, and leave it unchanged.
 
-    `alembic_version` says nothing here: it may be another application's, and so may its 0002. It
-    is left as it is, since copies of the earlier version may still run and read it.
+    `alembic_version` proves nothing: it may belong to another application that also has a revision
+    0002. It stays unchanged, because processes of the earlier version may still read it.
     """
     found = _found()
     first: set[str] = {*map(_described, COLUMNS), *INDEXES}
@@ -69,14 +69,14 @@ def _require_ours() -> None:
     )
     if difference:
         raise CommandError(
-            "The table task in this database is not this program's, and was left alone: use another"
-            f" database or schema, or rename the table. Differences: {len(difference)},"
-            f" the first of which is: {difference[0]}"
+            "The table task in this database does not belong to this service and was not changed:"
+            " use another database or schema, or rename the table. Differences:"
+            f" {len(difference)}, the first of which is: {difference[0]}"
         )
 
 
 def _found() -> set[str]:
-    """Describe what the database has. An index that somebody added for speed does not count."""
+    """Describe the table in the database. Other indexes count only if they are unique."""
     table = sa.inspect(op.get_bind())
     known = INDEXES | LATER_INDEXES
     indexes = {
@@ -104,11 +104,11 @@ def _found() -> set[str]:
 
 
 def _described(column: sa.Column[Any]) -> str:
-    is_known = not isinstance(column.type, sa.types.NullType)  # SQLite needs no type
+    is_known = not isinstance(column.type, sa.types.NullType)  # SQLite columns need no type
     type_ = column.type.compile(op.get_bind().dialect) if is_known else "of another type"
     return f"column {column.name} {type_}{'' if column.nullable else ' NOT NULL'}"
 
 
 def downgrade() -> None:
-    """Drop the table with every task in it."""
+    """Drop the table and all tasks."""
     op.drop_table("task")

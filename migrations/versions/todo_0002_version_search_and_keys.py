@@ -14,11 +14,11 @@ WITH_KEY = sa.text("idempotency_key IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Add the columns, fill in what a search looks at, and index the order of the list."""
+    """Add the columns, fill those for the search, and index the order of the list."""
     if op.get_context().as_sql:
         _refuse_rows()
     elif "version" in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("task")}:
-        return  # an earlier version of this program did it, as its revision 0002
+        return  # an earlier version did this as its revision 0002
     folded_type = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     for column in (
         sa.Column("version", sa.BigInteger(), nullable=False, server_default="1"),
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def _refuse_rows() -> None:
-    """Refuse to write SQL for a table that may have rows, which only Python can fold."""
+    """Refuse to print SQL for a table that may have rows, because only Python can fold them."""
     if context.get_starting_revision_argument() is not None:
         raise CommandError(
             f"Revision {revision} changes rows in Python, which SQL cannot express: "
@@ -53,7 +53,7 @@ def _refuse_rows() -> None:
 
 
 def _fold() -> None:
-    """Fold the titles and descriptions that are there; the databases cannot."""
+    """Fold the existing titles and descriptions in Python, because the databases cannot."""
     task = sa.table(
         "task",
         *map(sa.column, ("id", "title", "description", "title_folded", "description_folded")),
@@ -83,7 +83,7 @@ def _fold() -> None:
 
 
 def downgrade() -> None:
-    """Drop the columns with what is in them."""
+    """Drop the columns and their values."""
     op.create_index("ix_task_user_id_id", "task", ["user_id", "id"])
     op.drop_index("uq_task_user_id_idempotency_key", "task")
     op.drop_index("ix_task_user_id_created_at_id", "task")

@@ -1,4 +1,4 @@
-"""What a search looks at: the dots of i and j, and the dotless i, no longer matter."""
+"""Let searches ignore the dots of i and j, and treat the dotless i as i."""
 
 from contextlib import nullcontext
 
@@ -18,10 +18,10 @@ PAGE_LIMIT_SECONDS = 60
 
 
 def upgrade() -> None:
-    """Fold anew what has such a letter, a page in each transaction, so that nobody waits for long.
+    """Fold texts with these letters again, one page per transaction, to keep locks short.
 
-    On PostgreSQL the pages are written on a second connection. This one holds the lock of the
-    migrations, but must not have changed the table before: the other would wait for it.
+    On PostgreSQL, a second connection writes the pages. The first one holds the migration lock. It
+    must not have changed the table before, because the second would wait for it.
     """
     if op.get_context().as_sql:
         if context.get_starting_revision_argument() is not None:
@@ -31,7 +31,7 @@ def upgrade() -> None:
             )
         return
     connection = op.get_bind()
-    if connection.dialect.name == "sqlite":  # it has but one writer
+    if connection.dialect.name == "sqlite":  # it has only one writer
         _fold(connection, connection)
         return
     with connection.engine.connect() as writer:
@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def _fold(reader: Connection, writer: Connection) -> None:
-    schema = None  # to which this connection is bound, but the other is not
+    schema = None  # the second connection does not have the search path of the first
     if reader is not writer:
         schema = reader.exec_driver_sql("SELECT current_schema()").scalar_one()
     columns = ("id", "version", "title_folded", "description_folded")
@@ -60,7 +60,7 @@ def _fold(reader: Connection, writer: Connection) -> None:
     )
     fill = (
         sa.update(task)
-        # Somebody may have changed the task since it was read, with another text.
+        # The text may have changed since the task was read.
         .where(task.c.id == sa.bindparam("row"), task.c.version == sa.bindparam("read"))
         .values(title_folded=sa.bindparam("title"), description_folded=sa.bindparam("description"))
     )
@@ -84,4 +84,4 @@ def _fold(reader: Connection, writer: Connection) -> None:
 
 
 def downgrade() -> None:
-    """Leave the rows. An earlier program finds them by the letter i, until they are changed."""
+    """Keep the rows. Earlier versions find them by the letter i until they are changed."""

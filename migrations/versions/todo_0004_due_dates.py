@@ -9,7 +9,7 @@ down_revision = "todo_0003"
 
 
 def upgrade() -> None:
-    """Add the columns. Their defaults are for processes of the version before.
+    """Add the columns. Their defaults are for processes of the previous version.
 
     PostgreSQL keeps a constant default in its catalog, so no row is rewritten.
     """
@@ -30,6 +30,6 @@ def _in_code_point_order(
 
 
 def downgrade() -> None:
-    """Drop the columns with what is in them."""
+    """Drop the columns and their values."""
     for name in ("tags_folded", "tags", "priority", "due_date"):
         op.drop_column("task", name)

@@ -10,7 +10,7 @@ down_revision = "todo_0004"
 
 INDEX = "ix_task_user_id_created_at_id"
 
-# A transaction id identifies a change, and pg_snapshot_xmin() tells which of them are complete.
+# A transaction id orders the changes, and pg_snapshot_xmin() shows which of them are complete.
 POSTGRESQL = (
     "ALTER TABLE task ALTER changed SET DEFAULT pg_current_xact_id()::text::bigint",
     """
@@ -70,7 +70,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove the tombstones, and all that the upgrade added."""
+    """Remove the tombstones and everything that the upgrade added."""
     op.execute("DELETE FROM task WHERE deleted_at IS NOT NULL")
     op.drop_index("ix_task_user_id_changed_id", "task")
     op.drop_index(INDEX, "task")

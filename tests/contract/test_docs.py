@@ -1,4 +1,4 @@
-"""The pages for people; tests/e2e/test_docs.py opens them in a browser."""
+"""The documentation pages. tests/e2e/test_docs.py opens them in a browser."""
 
 import re
 
@@ -6,14 +6,14 @@ import pytest
 from starlette.testclient import TestClient
 
 
-def test_the_root_leads_to_the_docs_wherever_it_is_reached(anonymous: TestClient) -> None:
+def test_the_root_redirects_to_the_docs_whatever_the_host(anonymous: TestClient) -> None:
     answer = anonymous.get("/", headers={"Host": "evil.example"}, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["Location"]) == (307, "docs")
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_a_page_links_to_this_server_alone(anonymous: TestClient, path: str) -> None:
+def test_a_page_links_only_to_this_server(anonymous: TestClient, path: str) -> None:
     page = anonymous.get(path)
 
     links = re.findall(r'(?:href|src|spec-url)="([^"]*)"', page.text)
@@ -25,7 +25,7 @@ def test_a_page_links_to_this_server_alone(anonymous: TestClient, path: str) -> 
 @pytest.mark.parametrize(
     ("path", "styles"), [("/docs", "'self'"), ("/redoc", "'self' 'unsafe-inline'")]
 )
-def test_a_page_runs_no_script_but_its_own(anonymous: TestClient, path: str, styles: str) -> None:
+def test_a_page_runs_only_its_own_scripts(anonymous: TestClient, path: str, styles: str) -> None:
     policy = anonymous.get(path).headers["Content-Security-Policy"]
 
     directives = dict(directive.split(" ", 1) for directive in policy.split("; "))

@@ -26,7 +26,7 @@ def test_the_contract_is_served_without_a_token(anonymous: TestClient) -> None:
     assert anonymous.get("/openapi.json").json() == OPENAPI
 
 
-def test_operation_ids_make_method_names() -> None:
+def test_operation_ids_are_usable_as_method_names() -> None:
     ids = [operation.documented["operationId"] for operation in OPERATIONS]
 
     assert len(set(ids)) == len(ids)
@@ -102,7 +102,7 @@ def test_a_parameter_has_a_description_and_an_example(operation: Operation) -> N
         assert parameter["description"].endswith("."), parameter["name"]
         if parameter["required"]:
             assert len(parameter["examples"]) == 1, parameter["name"]
-        else:  # which /docs would fill in and send
+        else:  # /docs would fill in and send an example of an optional parameter
             assert not {"example", "examples"} & set(parameter), parameter["name"]
             assert {"example", "examples"} & set(parameter["schema"]), parameter["name"]
 
@@ -115,7 +115,7 @@ def test_a_field_has_a_description_and_an_example() -> None:
             assert {"description", "examples"} <= said, f"{name}.{field}"
 
 
-def test_what_goes_out_is_required_in_full() -> None:
+def test_every_field_of_a_task_in_a_response_is_required() -> None:
     task = OPENAPI["components"]["schemas"]["TaskPublic"]
 
     assert task["required"] == list(task["properties"])

@@ -40,7 +40,7 @@ def client() -> Iterator[Callable[[Server], httpx2.Client]]:
 
 
 def _write(client: httpx2.Client, seed: int) -> None:
-    """Create, change, delete and import at random; any of the tasks that there are."""
+    """Create, change, delete and import tasks at random."""
     chance = random.Random(seed)  # noqa: S311  # not for secrets
     for number in range(WRITES_EACH):
         tasks = [task["id"] for task in client.get("/api/tasks?limit=40&total=false").json()]
@@ -63,7 +63,7 @@ def _write(client: httpx2.Client, seed: int) -> None:
 
 
 def _purge(url: str, folder: Path, done: threading.Event) -> None:
-    """Remove all tombstones again and again, as if they were old."""
+    """Remove all tombstones repeatedly, as if they were old."""
     command = [sys.executable, str(ROOT / "main.py"), "purge"]
     environment = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET.get_secret_value()}
     engine = create_engine(url)
@@ -77,7 +77,7 @@ def _purge(url: str, folder: Path, done: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_every_copy_ends_up_as_the_list(
+def test_every_copy_ends_up_equal_to_the_list(
     kind: str,
     serve: Serve,
     postgres: PostgreSQL,

@@ -34,7 +34,7 @@ def replica(ann: TestClient) -> Replica:
 
 @pytest.fixture
 def other_connection(database_url: URL) -> Iterator[Connection]:
-    """A connection that is not the app's, in a transaction."""
+    """A connection with an open transaction, outside of the app."""
     engine = create_engine(database_url)
     with engine.connect() as connection:
         yield connection
@@ -73,7 +73,7 @@ def _changes(actor: TestClient, since: str | None = None, **query: int | str) ->
 
 
 @pytest.mark.parametrize("path", ["/api/tasks/changes", "/api/ann/tasks/changes"])
-def test_a_first_request_gives_all_tasks_and_the_next_what_changed(
+def test_a_first_request_lists_all_tasks_and_the_next_what_changed(
     ann: TestClient, bob: TestClient, path: str
 ) -> None:
     kept, changed, deleted = (_create(ann, title) for title in ("kept", "changed", "deleted"))
@@ -93,7 +93,7 @@ def test_a_first_request_gives_all_tasks_and_the_next_what_changed(
     assert (third["tasks"], third["deleted"], third["more"]) == ([], [], False)
 
 
-def test_what_is_deleted_before_the_first_request_is_not_told(ann: TestClient) -> None:
+def test_a_task_deleted_before_the_first_request_is_not_listed(ann: TestClient) -> None:
     ann.delete(f"/api/tasks/{_create(ann)['id']}")
     left = [_create(ann), _create(ann)]
 
@@ -105,7 +105,7 @@ def test_what_is_deleted_before_the_first_request_is_not_told(ann: TestClient) -
     assert (first["more"], second["more"]) == (True, False)
 
 
-def test_a_change_of_nothing_is_not_a_change(ann: TestClient, replica: Replica) -> None:
+def test_an_update_to_the_same_values_is_not_listed(ann: TestClient, replica: Replica) -> None:
     task = _create(ann)
     replica.pull()
     ann.put(f"/api/tasks/{task['id']}", json={"title": task["title"]})
@@ -121,7 +121,7 @@ def test_a_change_of_nothing_is_not_a_change(ann: TestClient, replica: Replica) 
         ("POST", "/import", {"content": '{"title": "one"}\n{"title": "two"}'}),
     ],
 )
-def test_many_changes_at_once_are_all_told(
+def test_many_changes_at_once_are_all_listed(
     ann: TestClient, replica: Replica, method: str, path: str, body: dict[str, Any]
 ) -> None:
     for _ in range(7):
@@ -134,7 +134,7 @@ def test_many_changes_at_once_are_all_told(
     assert replica.tasks == {task["id"]: task for task in ann.get("/api/tasks").json()}
 
 
-def test_a_tombstone_has_nothing_that_its_owner_wrote(ann: TestClient, engine: Engine) -> None:
+def test_a_tombstone_contains_nothing_that_its_owner_wrote(ann: TestClient, engine: Engine) -> None:
     task = _create(ann, "s3cret", description="s3cret", tags=["s3cret"], due_date="2026-01-31")
     ann.post("/api/tasks", json={"title": "s3cret"}, headers={"Idempotency-Key": "s3cret"})
     ann.delete(f"/api/tasks/{task['id']}")
@@ -232,7 +232,7 @@ def test_a_token_that_is_ahead_of_the_database_is_refused(ann: TestClient) -> No
         urlsafe_b64encode(b"[" * 3000).decode(),
     ],
 )
-def test_what_is_no_token_is_refused(ann: TestClient, since: str) -> None:
+def test_an_invalid_token_is_refused(ann: TestClient, since: str) -> None:
     response = ann.get(f"/api/tasks/changes?since={since}")
 
     assert response.status_code == 422
@@ -322,7 +322,7 @@ def test_a_client_starts_over_after_an_erasure(ann: TestClient, replica: Replica
     assert replica.tasks == {task["id"]: task}
 
 
-def test_a_first_walk_goes_on_when_others_purge(
+def test_a_first_listing_continues_after_a_purge(
     ann: TestClient, purge: Callable[[object], str]
 ) -> None:
     tasks = [_create(ann) for _ in range(3)]
@@ -337,10 +337,10 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 
 
 @on_postgresql
-def test_what_commits_late_is_not_missed(
+def test_a_change_that_commits_late_is_not_missed(
     ann: TestClient, replica: Replica, other_connection: Connection
 ) -> None:
-    """Another transaction took its place in the order before, and commits after."""
+    """The other transaction gets its position first, and commits last."""
     late, early = _create(ann, "late"), _create(ann, "early")
     replica.pull()
     _retitle(other_connection, late["id"])
@@ -356,7 +356,7 @@ def test_what_commits_late_is_not_missed(
 
 
 @on_postgresql
-def test_what_is_rolled_back_is_not_told(
+def test_a_change_that_is_rolled_back_is_not_listed(
     ann: TestClient, replica: Replica, other_connection: Connection
 ) -> None:
     task = _create(ann, "kept")
@@ -371,7 +371,7 @@ def test_what_is_rolled_back_is_not_told(
 
 
 def _retitle(connection: Connection, task_id: int) -> None:
-    """Change a task as a process of the version before would, which knows of no order."""
+    """Change a task like a process of the previous version, which does not set `changed`."""
     connection.execute(
         text("UPDATE task SET title = 'changed by hand', version = version + 1 WHERE id = :id"),
         {"id": task_id},
@@ -379,7 +379,7 @@ def _retitle(connection: Connection, task_id: int) -> None:
 
 
 @on_postgresql
-def test_an_import_under_way_delays_no_change(
+def test_an_unfinished_import_delays_no_other_change(
     ann: TestClient, replica: Replica, other_connection: Connection
 ) -> None:
     replica.pull()

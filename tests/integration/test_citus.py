@@ -15,7 +15,7 @@ from main import create_app
 from tests.actors import bearer, settings_for
 from tests.integration.test_statements import OPERATIONS
 
-# Those of one statement each, and more; `/1` stands for a task that exists.
+# The operations of test_statements, and others; `/1` is replaced with an existing task.
 REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     *((method, f"/api/tasks{path}", arguments) for method, path, arguments, *_ in OPERATIONS),
     ("POST", "/api/tasks", {"json": {"title": "x"}, "headers": {"Idempotency-Key": "key"}}),

@@ -8,7 +8,7 @@ from tests.actors import bearer, settings_for
 from tests.citus import SET_PRIMARY_KEY
 
 
-def test_every_unique_key_but_the_primary_one_has_the_owner(postgresql_url: URL) -> None:
+def test_every_unique_index_except_the_primary_key_contains_the_owner(postgresql_url: URL) -> None:
     engine = create_engine(postgresql_url)
     catalog = inspect(engine)
 

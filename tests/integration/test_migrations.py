@@ -1,4 +1,4 @@
-"""The schema: brought up to date at start, and the one that the models describe."""
+"""The migrations of the schema, at start and by command. The result matches the models."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def test_tasks_of_the_first_revision_can_be_searched_after_the_second(
     assert by_description.headers["X-Total-Count"] == "501"
 
 
-def test_the_models_ask_for_nothing_that_no_revision_makes(alembic: Config) -> None:
+def test_the_revisions_create_everything_in_the_models(alembic: Config) -> None:
     command.upgrade(alembic, "head")
     command.check(alembic)
 
@@ -110,7 +110,7 @@ def test_a_failed_migration_leaves_nothing_behind(
     assert _tables(database) == set()
 
 
-def test_the_app_brings_an_empty_database_up_to_date_when_it_starts(
+def test_the_app_migrates_an_empty_database_at_start(
     empty_database_url: URL,
 ) -> None:
     app = create_app(settings_for(empty_database_url))
@@ -153,7 +153,7 @@ def test_ready_notices_a_schema_that_is_no_longer_current(
         assert client.get("/ready").status_code == 503
 
 
-def test_with_auto_migrate_off_an_older_schema_is_named(
+def test_with_auto_migrate_off_an_older_schema_is_reported(
     empty_database_url: URL, alembic: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     command.upgrade(alembic, "todo_0002")
@@ -172,7 +172,7 @@ def test_with_auto_migrate_off_an_older_schema_is_named(
         ("ALTER TABLE task DROP COLUMN replayed", 503),
     ],
 )
-def test_the_schema_of_a_newer_program_will_do_if_it_has_what_is_needed(
+def test_the_schema_of_a_newer_version_is_accepted_if_it_has_what_is_needed(
     empty_database_url: URL, database: Database, alembic: Config, change: str, status: int
 ) -> None:
     app = create_app(settings_for(empty_database_url))
@@ -194,12 +194,12 @@ def test_the_schema_of_a_newer_program_will_do_if_it_has_what_is_needed(
     assert version == "newer"
 
 
-def test_only_one_thread_at_a_time_brings_the_schema_up_to_date(
+def test_only_one_thread_at_a_time_migrates_the_schema(
     empty_database_url: URL,
 ) -> None:
     app = create_app(settings_for(empty_database_url))
     lock = app.state.database.schema._lock  # noqa: SLF001
-    lock.acquire()  # as the other thread does
+    lock.acquire()  # like another thread that checks the schema
 
     with TestClient(app) as client:
         assert client.get("/ready").status_code == 503
@@ -229,7 +229,7 @@ def test_a_migration_may_take_longer_than_the_database_allows_by_default(
     database.engine.dispose()
 
 
-def test_rows_are_folded_anew_page_by_page(database: Database, alembic: Config) -> None:
+def test_rows_are_folded_again_page_by_page(database: Database, alembic: Config) -> None:
     tasks = [{"title": "ISPARTA'da çay", "description": None}]
     for number in range(1100):  # more than a page
         tasks.append({"title": f"İstanbul {number}", "description": "kapı"})
@@ -288,7 +288,7 @@ def test_a_task_that_changes_while_rows_are_folded_keeps_its_new_text(
 def printed(
     empty_database_url: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """What a command of Alembic prints with `--sql`."""
+    """The output of an Alembic command with `--sql`."""
     monkeypatch.setenv("DATABASE_URL", empty_database_url.render_as_string(hide_password=False))
 
     def run(ask: Callable[..., None], revision: str) -> str:
@@ -298,7 +298,7 @@ def printed(
     return run
 
 
-def test_the_printed_sql_makes_the_same_tables(
+def test_the_printed_sql_creates_the_same_tables(
     printed: Callable[..., str], database: Database, empty_database_url: URL, alembic: Config
 ) -> None:
     script = printed(command.upgrade, "head")

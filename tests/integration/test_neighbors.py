@@ -111,7 +111,7 @@ def test_a_task_table_of_another_application_is_left_alone(
     assert len(reasons()) == 5
     for reason in [*reasons(), caplog.text]:
         if auto_migrate:
-            assert "The table task in this database is not this program's" in reason
+            assert "The table task in this database does not belong to this service" in reason
         else:
             assert "The service has no tables here yet" in reason
     assert _rows(engine, "SELECT * FROM task") == before
@@ -124,7 +124,9 @@ def test_the_command_alembic_refuses_a_foreign_table_in_one_line(
     prepare(FOREIGN_VERSION, FOREIGN_TASKS["another"] + ROW)
     before = _rows(engine, "SELECT * FROM task")
 
-    with pytest.raises(CommandError, match="The table task in this database is not this program's"):
+    with pytest.raises(
+        CommandError, match="The table task in this database does not belong to this service"
+    ):
         command.upgrade(alembic, "head")
 
     assert _rows(engine, "SELECT * FROM task") == before
@@ -138,7 +140,7 @@ def test_a_view_named_task_is_left_alone(
     with TestClient(create_app(settings_for(empty_database_url))) as client:
         assert client.get("/ready").status_code == 503
 
-    assert "The table task in this database is not this program's" in caplog.text
+    assert "The table task in this database does not belong to this service" in caplog.text
 
 
 def test_a_foreign_sqlite_file_is_not_changed(empty_sqlite: URL, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_deep_page_begins_at_its_cursor(plans: list[str], ann: TestClient) -> 
     assert "(user_id=? AND created_at<?)" in plan or "ROW(created_at, id) < ROW(" in plan
 
 
-def test_changes_are_read_from_their_place_on(plans: list[str], ann: TestClient) -> None:
+def test_changes_are_read_from_their_position(plans: list[str], ann: TestClient) -> None:
     token = ann.get("/api/tasks/changes").json()["next"]
     plans.clear()
 

@@ -56,7 +56,7 @@ def test_imports_go_one_way(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_stand_at_the_top(module: str) -> None:
+def test_imports_are_at_the_top(module: str) -> None:
     tree = _source(module)
 
     assert [node.lineno for node, _ in _imports(tree) if node not in tree.body] == []
@@ -74,7 +74,7 @@ OF_ALL_USERS = re.compile(r"(_LATEST|RECORD_PURGE|PURGE) = ")
 STATEMENTS = re.compile(r"(?<![.\w])(?:select|Select|select_tasks|update|delete|exists|_update)\(")
 
 
-def test_sql_on_tasks_stands_in_one_module() -> None:
+def test_sql_on_tasks_is_in_one_module() -> None:
     naming = {module for module in MODULES if re.search(r"\bTASKS\b", _text(module))}
     building = {
         module
@@ -108,7 +108,7 @@ def _text(module: str) -> str:
 
 
 def _statements(tree: ast.Module) -> Iterator[str]:
-    """Every function, or value at the top of the module, that builds a statement."""
+    """Every function or module-level value that builds a statement."""
     for node in tree.body:
         source = ast.unparse(node)
         if isinstance(node, ast.ImportFrom | ast.ClassDef) or "def select_tasks" in source:

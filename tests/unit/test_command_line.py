@@ -92,10 +92,7 @@ def test_a_path_prefix_that_would_be_encoded_is_refused(
         _run(monkeypatch, "--root-path", prefix)
 
     assert ended.value.code == 2
-    assert (
-        "argument --root-path: must be a path such as /x, with only letters"
-        in capsys.readouterr().err
-    )
+    assert "argument --root-path: may contain only letters" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("served")

@@ -1,4 +1,4 @@
-/** Signs users up, in and out with Better Auth, and gives their JWT. */
+/** Signs users up, in and out with Better Auth, and returns their JWT. */
 
 import { type BetterFetchError, createAuthClient } from "better-auth/client";
 import { jwtClient } from "better-auth/client/plugins";
@@ -6,7 +6,7 @@ import { jwtClient } from "better-auth/client/plugins";
 import { RefusedError, SessionEndedError, UnavailableError } from "./errors";
 
 const TIMEOUT_SECONDS = 10;
-// Of a token's life; what is left is for requests that are slow, and for a renewal that is.
+// The fraction of a token's lifetime. The rest is a reserve for slow requests and renewals.
 const RENEW_AFTER = 0.9;
 
 const client = createAuthClient({
@@ -20,7 +20,7 @@ export interface User {
   email: string;
 }
 
-/** Gives a JWT that is not the refused one. */
+/** Returns a JWT other than the refused one. */
 export type Tokens = (refused?: string) => Promise<string>;
 
 export async function currentUser(): Promise<User | undefined> {
@@ -39,14 +39,14 @@ export async function signOut(): Promise<void> {
   await answerOf(client.signOut());
 }
 
-/** Erases the account and, as auth.ts has it, all the user's tasks before. */
+/** Erases the account. The server (auth.ts) first erases all tasks of the user. */
 export async function erase(password: string): Promise<void> {
   await answerOf(client.deleteUser({ password }));
 }
 
 /**
- * Keeps the user's JWT, in memory only: what is stored, an injected script could take along.
- * It is renewed before it expires, once for all who ask meanwhile.
+ * Keeps the user's JWT, in memory only: an injected script could read a stored one.
+ * Renews it before it expires. Concurrent callers share one renewal.
  */
 export function tokensOf(user: User): Tokens {
   let current: { jwt: string; renewAt: number } | undefined;
@@ -60,7 +60,7 @@ export function tokensOf(user: User): Tokens {
     const { sub, iat, exp } = claimsOf(token);
     // The cookie is shared with other tabs, where somebody else may have signed in.
     if (sub !== user.id) throw new SessionEndedError();
-    // Counted from now: the clock here need not agree with the server's.
+    // Relative to now, because the clocks of browser and server may differ.
     current = { jwt: token, renewAt: Date.now() + (exp - iat) * 1000 * RENEW_AFTER };
     return token;
   }
@@ -83,7 +83,7 @@ async function answerOf<T>(call: Promise<T>): Promise<T> {
   try {
     return await call;
   } catch (cause) {
-    // Of this error better-auth exports the type alone; one without a status is the network's.
+    // better-auth exports only the type of this error. Without a status, it is a network error.
     const { status, statusText, error } = cause as Partial<BetterFetchError>;
     if (status === undefined) {
       throw new UnavailableError("The sign-in server cannot be reached", 0, { cause });

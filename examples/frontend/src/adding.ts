@@ -1,4 +1,4 @@
-/** The field for a new task, with a preview of what its line is read as. */
+/** The field for a new task, with a preview of what was recognized in it. */
 
 import type { NewTask, TagCount } from "./api";
 import { describe } from "./dates";
@@ -6,7 +6,7 @@ import { find, icon, whileBusy } from "./dom";
 import { type Part, readLine } from "./line";
 import { completionsOf } from "./tags";
 
-const TITLE_MAX_CHARS = 200; // the task server's, in code points
+const TITLE_MAX_CHARS = 200; // the task server's limit, in code points
 const EXAMPLE = "Try: Call Bob tomorrow 17:00 #work !high";
 
 export function createAddForm(add: (task: NewTask) => Promise<boolean>) {
@@ -107,7 +107,7 @@ export function createAddForm(add: (task: NewTask) => Promise<boolean>) {
       const line = input.value;
       const { task } = read();
       if (!(await add(task))) return;
-      // What was typed meanwhile is the next task's.
+      // Keep what was typed in the meantime for the next task.
       if (input.value === line) setLine("");
     });
   });

@@ -1,4 +1,4 @@
-/** The task server, typed from its contract: a change there that concerns this page breaks its build. */
+/** The client of the task server, typed from its contract: an incompatible change breaks the build. */
 
 import createClient from "openapi-fetch";
 
@@ -7,8 +7,8 @@ import type { components, paths } from "./contract";
 import { RefusedError, UnavailableError } from "./errors";
 
 const TIMEOUT_SECONDS = 10;
-const CHANGES_MAX = 500; // the task server's
-// What a proxy answers for a server that is down, and a server for itself.
+const CHANGES_MAX = 500; // the task server's limit
+// The statuses of a proxy whose server is down, and of an unavailable server.
 const UNAVAILABLE = [429, 502, 503, 504];
 
 type Schemas = components["schemas"];
@@ -29,13 +29,13 @@ export type Changes = Schemas["Changes"];
 /** A part of the list. */
 export interface TaskPage {
   tasks: Task[];
-  /** Of all pages. */
+  /** The number of tasks on all pages. */
   total: number;
-  /** The cursor of the next page, where there is one. */
+  /** The cursor of the next page, if there is one. */
   next: string | undefined;
 }
 
-/** A task, and the name of the version that it is. */
+/** A task, and the ETag of its version. */
 export interface TaskVersion {
   task: Task;
   etag: string;
@@ -45,14 +45,14 @@ const TASK = "/api/tasks/{task_id}";
 
 export type Api = ReturnType<typeof createApi>;
 
-/** Gives the tasks of the user whose tokens these are, until the signal ends it. */
+/** Creates a client with the tokens of a user. The signal aborts its requests. */
 export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) {
   const client = createClient<paths>({ baseUrl, fetch: sendWithToken });
 
   async function sendWithToken(request: Request): Promise<Response> {
     const token = await tokens();
     const response = await send(request.clone(), token);
-    // It may have expired on the way, or its key may have been replaced.
+    // The token may have expired in transit, or its key may have been replaced.
     return response.status === 401 ? send(request, await tokens(token)) : response;
   }
 
@@ -63,7 +63,7 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       const response = await fetch(request, {
         signal: AbortSignal.any([request.signal, signal, timeout]),
       });
-      // Else an answer that breaks off would fail where it is parsed, as if it were malformed.
+      // Read it here: an incomplete response would otherwise fail in the parser, as if malformed.
       await response.clone().arrayBuffer();
       return response;
     } catch (cause) {
@@ -92,7 +92,7 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return (await answerOf(client.GET("/api/tags"))).data;
     },
 
-    /** Sent again with the same key, it creates no second task. */
+    /** A retry with the same key does not create a second task. */
     async create(task: NewTask, key: string): Promise<Task> {
       const header = { "idempotency-key": key };
       const call = client.POST("/api/tasks", { params: { header }, body: task });
@@ -101,11 +101,11 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
 
     async read(task: Task): Promise<TaskVersion> {
       const { data, headers } = await answerOf(client.GET(TASK, { params: { path: pathOf(task) } }));
-      // A proxy that compresses makes it weak, and If-Match would never match it.
+      // Proxies that compress make the tag weak, and a weak tag need not match in If-Match.
       return { task: data, etag: headers.get("ETag")?.replace(/^W\//, "") ?? "" };
     },
 
-    /** With an ETag, it is refused (412) where the task has become another version. */
+    /** With an ETag, the server refuses the update (412) if the task has another version. */
     async update(task: Task, changes: TaskUpdate, etag?: string): Promise<Task> {
       const params = { path: pathOf(task), ...(etag && { header: { "If-Match": etag } }) };
       return (await answerOf(client.PATCH(TASK, { params, body: changes }))).data;
@@ -122,7 +122,7 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       await tokens();
     },
 
-    /** Tells how many they were. */
+    /** Returns how many tasks were deleted. */
     async removeCompleted(): Promise<number> {
       const query = { status: ["completed" as const] };
       const { data } = await answerOf(client.DELETE("/api/tasks", { params: { query } }));
@@ -150,7 +150,7 @@ interface Answer<T> {
 async function answerOf<T>(call: Promise<Answer<T>>): Promise<{ data: T; headers: Headers }> {
   const { data, error, response } = await call;
   if (response.ok) return { data: data as T, headers: response.headers };
-  // A proxy's error need not have the server's body.
+  // An error of a proxy may have another body than those of the server.
   const message = error?.detail ?? `The task server answered ${response.status}`;
   if (!UNAVAILABLE.includes(response.status)) throw new RefusedError(response.status, message);
   throw new UnavailableError(message, Number(response.headers.get("Retry-After")) || 0);

@@ -1,13 +1,13 @@
-/** What the page asks of the DOM again and again. */
+/** Helpers for the DOM. */
 
-/** Gives the element, which must be there and of this type. */
+/** Returns the element. Throws if it is missing or has another type. */
 export function find<E extends Element>(root: ParentNode, selector: string, type: new () => E): E {
   const element = root.querySelector(selector);
   if (!(element instanceof type)) throw new Error(`There is no ${type.name} ${selector}`);
   return element;
 }
 
-/** Gives a copy of what is in the template of this id. */
+/** Returns a copy of the content of the template with this id. */
 export function instantiate<E extends Element>(id: string, type: new () => E): E {
   const template = find(document, `template#${id}`, HTMLTemplateElement);
   const element = document.importNode(template.content, true).firstElementChild;
@@ -15,7 +15,7 @@ export function instantiate<E extends Element>(id: string, type: new () => E): E
   return element;
 }
 
-/** Does what is for good at the second press only; `ask` shows whether the first has come. */
+/** Runs an irreversible action on the second press. `ask` shows whether the first has happened. */
 export function onSecondPress(
   button: HTMLButtonElement,
   ask: (asking: boolean) => void,
@@ -34,7 +34,7 @@ export function onSecondPress(
 
 /** Runs the action, unless one is still running on this element. */
 export async function whileBusy(element: Element, action: () => Promise<unknown>): Promise<void> {
-  // Not `disabled`, which would take the keyboard's focus away.
+  // Do not use `disabled`: it would remove the keyboard focus.
   if (element.ariaBusy === "true") return;
   element.ariaBusy = "true";
   try {
@@ -44,7 +44,7 @@ export async function whileBusy(element: Element, action: () => Promise<unknown>
   }
 }
 
-/** Draws the symbol of this id. */
+/** Creates an icon from the symbol with this id. */
 export function icon(symbol: string): SVGSVGElement {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");

@@ -1,4 +1,4 @@
-/** The editor that takes a row's place while its task is edited; its reset event is the cancel. */
+/** The editor that replaces a row while its task is edited. Its reset event means "cancel". */
 
 import type { Priority, Task, TaskStatus, TaskUpdate } from "./api";
 import { find, instantiate } from "./dom";
@@ -12,17 +12,17 @@ export interface Editor {
   element: HTMLFormElement;
   focus(field: EditorField): void;
   /**
-   * Asks whose words to take; what the user has not edited is theirs already.
-   * Tells whether there is anything to ask.
+   * Asks which version to keep. Fields that the user has not edited take the other version's values.
+   * Returns whether there is anything to ask.
    */
   showConflict(theirs: Task, mine?: TaskUpdate): boolean;
-  /** Says what has happened to the task elsewhere. */
+  /** Shows what happened to the task elsewhere. */
   tell(text: string): void;
 }
 
 const WHEN = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-/** `save` is given only what was edited: the rest may have changed elsewhere meanwhile. */
+/** `save` receives only the edited fields: the others may have changed elsewhere. */
 export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown): Editor {
   const element = instantiate("editor", HTMLFormElement);
   const title = find(element, "[name=title]", HTMLInputElement);
@@ -64,10 +64,10 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     save(edited());
   });
   element.addEventListener("keydown", (event) => {
-    // An Escape or Enter that ends a composition (Japanese, say) is not meant for the form.
+    // Ignore an Escape or Enter that ends an IME composition, for example of Japanese.
     if (event.isComposing) return;
     if (event.key === "Escape") element.reset();
-    // Enter alone saves from the title, and begins a line in the description.
+    // Enter alone saves in the title, and starts a new line in the description.
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) element.requestSubmit();
   });
 

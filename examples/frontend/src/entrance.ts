@@ -1,4 +1,4 @@
-/** The forms of the account: to sign in or up, and to delete it. */
+/** The forms for signing in, signing up, and deleting the account. */
 
 import type { User } from "./account";
 import { find, whileBusy } from "./dom";
@@ -6,7 +6,7 @@ import { find, whileBusy } from "./dom";
 export interface AccountActions {
   signIn(email: string, password: string): Promise<void>;
   signUp(name: string, email: string, password: string): Promise<void>;
-  /** Gives the reason where it was not done. */
+  /** Returns the reason if the account was not deleted. */
   erase(password: string): Promise<string>;
 }
 

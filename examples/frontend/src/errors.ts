@@ -1,6 +1,6 @@
-/** What can go wrong with a request, by what the page does about it. */
+/** The kinds of failed requests, which the page handles differently. */
 
-/** The server refused the request; the message is its own, for a person to read. */
+/** The server refused the request. The message is the server's, and readable by users. */
 export class RefusedError extends Error {
   constructor(
     readonly status: number,
@@ -21,5 +21,5 @@ export class UnavailableError extends Error {
   }
 }
 
-/** Nobody is signed in any more, or somebody else is. */
+/** The user is no longer signed in, or another user is. */
 export class SessionEndedError extends Error {}

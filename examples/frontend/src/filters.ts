@@ -1,10 +1,10 @@
-/** The search, the order and the filters, and the query that they make. */
+/** The search, the order and the filters, and the query that results from them. */
 
 import type { Priority, Sort, TagCount, Task, TaskQuery, TaskStatus } from "./api";
 import { addDays, dayOf } from "./dates";
 import { find } from "./dom";
 
-const SEARCH_AFTER_MILLISECONDS = 250; // without another letter
+const SEARCH_AFTER_MILLISECONDS = 250; // after the last keystroke
 
 type Due = "today" | "overdue" | "none";
 
@@ -125,7 +125,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
       change();
     },
 
-    /** Lists all tasks, in the order that was chosen. */
+    /** Lists all tasks, in the chosen order. */
     showAll(): TaskQuery {
       search.value = "";
       for (const name of ["status", "due", "priority", "tag"]) choose(name, "");
@@ -142,13 +142,13 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
 
     isSearching: () => chosen().q !== "",
 
-    /** Returns whether any filter but the status is active. */
+    /** Returns whether any filter except the status is active. */
     isNarrow(): boolean {
       const { q, due, priority, tag } = chosen();
       return Boolean(q || due || priority || tag);
     },
 
-    /** Returns whether the query may leave the task out. */
+    /** Returns whether the query may exclude the task. */
     hides(task: Task): boolean {
       const { q, status, due, priority, tag } = chosen();
       return (
@@ -178,7 +178,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
   };
 }
 
-/** The server compares dates as text, in which a day comes before its hours. */
+/** The server compares dates as text, so a day sorts before the same day with a time. */
 function dueQuery(due: Due, status: TaskStatus | ""): TaskQuery {
   const today = dayOf(new Date());
   if (due === "none") return { due: "none" };

@@ -79,7 +79,7 @@ export function readLine(line: string, now: Date, kept: ReadonlySet<string> = ne
   const priority = takePriority();
   const tags = takeTags();
   const title = rest.replace(/\s+/g, " ").trim();
-  // A line of nothing but such parts is a title.
+  // If nothing else is left of the line, use the whole line as the title.
   if (!title || parts.length === 0) return { task: { title: line.trim() }, parts: [] };
   parts.sort((a, b) => line.indexOf(a.typed) - line.indexOf(b.typed));
   return {
@@ -139,7 +139,7 @@ function twentyFourHours([, , hour, minute = "00", half]: RegExpExecArray): stri
   return `${twoDigits(hours)}:${minute}`;
 }
 
-/** A time without a day is today's, or tomorrow's if it has passed. */
+/** A time without a day means today, or tomorrow if it has passed. */
 function dayFor(time: string, now: Date): Day {
   return time > timeOf(now) ? dayOf(now) : addDays(dayOf(now), 1);
 }

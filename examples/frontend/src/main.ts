@@ -1,4 +1,4 @@
-/** Connects the page with the user's account and tasks, and says what went wrong. */
+/** Connects the page with the user's account and tasks, and reports errors. */
 
 import * as account from "./account";
 import {
@@ -15,14 +15,14 @@ import { type News, startSync, type Sync } from "./sync";
 import { type Actions, createView } from "./view";
 
 const PAGE_SIZE = 20;
-const LIMIT_MAX = 100; // the task server's
+const LIMIT_MAX = 100; // the task server's limit
 const NOTHING: TaskPage = { tasks: [], total: 0, next: undefined };
 const RETRY_SECONDS = 3;
 const OPEN_FAILED = "Could not open the page";
 const LIST_FAILED = "Could not load the tasks";
 const NOT_DONE = { add: "added", edit: "changed", remove: "deleted" };
 
-/** What lasts from one sign-in to the sign-out. */
+/** The state from a sign-in to the sign-out. */
 interface Desk {
   user: account.User;
   api: Api;
@@ -32,11 +32,11 @@ interface Desk {
   query: TaskQuery;
   /** How many tasks the user has asked to see. */
   wanted: number;
-  /** What they see of them, as the server has it. */
+  /** The listed tasks, as the server returned them. */
   page: TaskPage;
-  /** Whether the server may have other tasks for the query by now. */
+  /** Whether the server may return other tasks for the query by now. */
   stale: boolean;
-  /** Ends the latest call of list(), which the next one does. */
+  /** Aborts the latest call of list(). The next call does so. */
   listing: AbortController;
 }
 
@@ -93,7 +93,7 @@ const actions: Actions = {
   read: async (task) => {
     let version: TaskVersion | undefined;
     await attempt("Could not open the task", async ({ api, outbox, sync }) => {
-      // What was not sent yet is known here alone.
+      // The server does not know unsent changes.
       const isOurs = outbox.unsent().has(task.id);
       if (!isOurs && !sync.isOffline()) version = await readIfReachable(api, task);
       version ??= { task, etag: "" };
@@ -154,7 +154,7 @@ const actions: Actions = {
 const view = createView(actions);
 void start();
 
-/** Goes on where the user is: at their tasks, or at the entrance. */
+/** Shows the tasks of the signed-in user, or the sign-in form. */
 async function start(): Promise<void> {
   try {
     const [config, user] = await Promise.all([readConfig(), account.currentUser()]);
@@ -187,7 +187,7 @@ async function enter(sign: () => Promise<account.User>): Promise<void> {
 function open(user: account.User): void {
   const close = new AbortController();
   const api = createApi(apiUrl, account.tokensOf(user), close.signal);
-  // Whoever comes back after the end of a session finds the task that was being written.
+  // A user who signs in again after the session ended gets their unfinished task back.
   if (draftOf !== user.id) view.forgetDraft();
   draftOf = user.id;
   const query = view.showDesk(user);
@@ -237,7 +237,7 @@ function leave(message = ""): void {
   view.showEntrance(message);
 }
 
-/** Changes something, and then shows what the server has, also where it refused. */
+/** Performs a change and then reloads the list, even if the server refused the change. */
 async function change(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
   if (!reconnecting) view.hideError();
   const done = await attempt(failure, action);
@@ -271,7 +271,7 @@ async function readIfReachable(api: Api, task: Task): Promise<TaskVersion | unde
   }
 }
 
-/** Shows at once what the server has made of the change; the list follows. */
+/** Shows the server's result of the change immediately, before the list is reloaded. */
 function showSent(here: Desk, { kind, base }: Change, task: Task | undefined): void {
   if (here !== desk) return;
   if (task) here.sync.know([task]);
@@ -285,7 +285,7 @@ function showSent(here: Desk, { kind, base }: Change, task: Task | undefined): v
   show(here);
 }
 
-/** Shows the server's tasks as they will be when everything is sent. */
+/** Shows the server's tasks with the unsent changes applied. */
 function show(here: Desk): void {
   const tasks = here.outbox.foresee(here.page.tasks);
   const total = here.page.total + tasks.length - here.page.tasks.length;
@@ -303,7 +303,7 @@ function changesIn(count: number): string {
 }
 
 /**
- * Sends what is not sent yet, and shows what has changed elsewhere.
+ * Sends the unsent changes, and shows what has changed elsewhere.
  * The list is loaded again instead of being computed here, because only the server knows how to
  * search, sort and filter; the page itself needs no copy of all tasks.
  */
@@ -322,7 +322,7 @@ async function catchUp(here: Desk, { tasks, deleted, isFirst }: News): Promise<v
   if (here.stale || sent > 0) await attempt(LIST_FAILED, refresh);
 }
 
-/** Says what could not be sent, all at once if there are several. */
+/** Reports the changes that the server refused, in one message. */
 function complain(problem: string): void {
   problems.push(problem);
   reconnecting = false;
@@ -338,7 +338,7 @@ async function listTags(here: Desk): Promise<void> {
   if (here === desk) view.showTags(tags);
 }
 
-/** Shows the server's tasks, on from a page of them to as many as were asked for. */
+/** Loads and shows as many tasks as the user wants to see, continuing after the given page. */
 async function list(here: Desk, page = NOTHING): Promise<void> {
   here.listing.abort();
   here.listing = new AbortController();
@@ -364,12 +364,12 @@ async function readOn(here: Desk, page: TaskPage, signal: AbortSignal): Promise<
   const limit = Math.min(here.wanted - page.tasks.length, LIMIT_MAX);
   const cursor = page.next && { cursor: page.next };
   const { tasks, total, next } = await here.api.list({ ...here.query, limit, ...cursor }, signal);
-  // A task that changes meanwhile may move from a page that was read to one that was not.
+  // A task that changes meanwhile may move to a later page and appear twice.
   const byId = new Map([...page.tasks, ...tasks].map((task) => [task.id, task]));
   return { tasks: [...byId.values()], total, next };
 }
 
-/** Does it for the user who is signed in; tells whether it was done, and the user why not. */
+/** Runs the action for the signed-in user. Returns whether it succeeded, and reports errors. */
 async function attempt(failure: string, action: (here: Desk) => Promise<void>): Promise<boolean> {
   const here = desk;
   if (!here) return false;
@@ -386,7 +386,7 @@ function report(failure: string, error: unknown): void {
   if (error instanceof SessionEndedError) {
     leave("Your session has ended; sign in again.");
   } else if (error instanceof UnavailableError) {
-    // A retry that fails leaves the banner alone: it says what the user could not do.
+    // If a retry fails, keep the banner, which says what the user could not do.
     if (!reconnecting || failure !== LIST_FAILED) {
       view.showError(`${failure}. ${error.message}. Reconnecting…`, "retry");
     }
@@ -407,7 +407,7 @@ function report(failure: string, error: unknown): void {
   }
 }
 
-/** Tells whether we ended it ourselves. */
+/** Returns whether the page itself aborted the request. */
 function isAborted(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }

@@ -1,4 +1,4 @@
-/** The changes that the server has not confirmed yet: stored per user, shown, and sent in order. */
+/** The changes that the server has not confirmed yet. They are stored per user and sent in order. */
 
 import type { User } from "./account";
 import type { Api, NewTask, Task, TaskUpdate, TaskVersion } from "./api";
@@ -11,7 +11,7 @@ export type Change = { base: Task } & (
   | { kind: "remove" }
 );
 
-/** `at` is its name in localStorage; the names sort by the order of the changes. */
+/** `at` is the entry's key in localStorage. The keys sort in the order of the changes. */
 type Entry = Change & { at: string };
 
 export interface Dispute {
@@ -22,7 +22,7 @@ export interface Dispute {
 export interface Reports {
   isOffline(): boolean;
   unavailable(error: UnavailableError): void;
-  /** Without a task if the change deleted it. */
+  /** `task` is undefined if the change deleted it. */
   sent(change: Change, task: Task | undefined): void;
   refused(change: Change, reason: string): void;
   disputed(task: Task): void;
@@ -34,12 +34,12 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   const prefix = `outbox/${user.id}/`;
   /** Changes that are being sent for the first time. Most succeed, so they are not shown as unsent. */
   const sending = new Set<string>();
-  /** The server's versions, by the `at` of the change that was made on another version. */
+  /** The server's versions of tasks in conflict, by the `at` of the change. */
   const disputes = new Map<string, TaskVersion>();
   /** The ids that the server gave to tasks created offline, for an editor that was opened before. */
   const realIds = new Map<number, number>();
 
-  // Each change has a name of its own, so tabs that write at the same time overwrite nothing.
+  // Each change has its own key, so tabs that write at the same time do not overwrite each other.
   function stored(): Entry[] {
     const names = Object.keys(localStorage).filter((name) => name.startsWith(prefix));
     return names.sort().map((at) => ({ ...JSON.parse(localStorage.getItem(at) ?? ""), at }));
@@ -97,7 +97,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     if (change.kind === "add") return api.create(change.draft, change.key);
     if (change.kind === "edit") return api.update(change.base, change.changes, etag);
     await api.remove(change.base, etag).catch((error: unknown) => {
-      // It is gone, which is what the user wants.
+      // The task is already deleted, as the user wants.
       if (statusOf(error) !== 404) throw error;
     });
     return undefined;
@@ -106,7 +106,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   function done(entry: Entry, task: Task | undefined): void {
     if (task && entry.kind === "add") realIds.set(entry.base.id, task.id);
     for (const later of stored()) {
-      // What was done after it was done to this version.
+      // Later changes of the task now apply to this version.
       const concerned = later.at > entry.at && later.base.id === entry.base.id;
       if (task && concerned) store({ ...later, base: task });
     }
@@ -114,9 +114,9 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     reports.sent(entry, task);
   }
 
-  /** Sends all that wait. Throws if the server cannot be reached, and keeps the rest. */
+  /** Sends all waiting changes. Throws if the server is unreachable, and keeps the rest. */
   async function flush(): Promise<void> {
-    // In one tab at a time: another one would take our changes for somebody else's.
+    // In one tab at a time: otherwise, a tab would treat this tab's changes as conflicts.
     await navigator.locks.request(prefix, async () => {
       for (;;) {
         const entry = waiting().find(({ at }) => !disputes.has(at));
@@ -132,14 +132,14 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     });
   }
 
-  /** Sends a change that has waited, unless the task has become another version meanwhile. */
+  /** Sends a waiting change, unless the task has changed in the meantime. */
   async function deliver(entry: Entry): Promise<void> {
     if (entry.kind === "add") return done(entry, await send(entry));
     if (entry.base.id < 0) throw new RefusedError(404, "It was not created");
     try {
       const { task, etag } = await api.read(entry.base);
       if (entry.kind === "edit" && has(task, entry.changes)) {
-        // It was sent before, and only the answer was lost.
+        // An earlier attempt succeeded, but its response was lost.
         drop(entry);
         reports.sent(entry, task);
       } else if (has(task, contentOf(entry.base))) {
@@ -175,7 +175,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     put,
     flush,
 
-    /** Returns the listed tasks as they will be, below those that the list does not contain. */
+    /** Applies the changes to the listed tasks, and puts changed tasks that are not listed first. */
     foresee(listed: Task[]): Task[] {
       const tasks = new Map(listed.map((task) => [task.id, task]));
       const above = new Map<number, Task>();
@@ -190,7 +190,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
       return [...[...above.values()].reverse(), ...tasks.values()];
     },
 
-    /** Returns the ids of the tasks with changes that wait for the network. */
+    /** Returns the ids of the tasks with unsent changes that are not in conflict. */
     unsent(): Set<number> {
       return new Set(waiting().flatMap(({ at, base }) => (disputes.has(at) ? [] : [base.id])));
     },
@@ -202,7 +202,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
       });
     },
 
-    /** Drops the user's changes to a task about which they have decided. */
+    /** Drops the changes of a task once the user has resolved its conflict. */
     settle(id: number): void {
       waiting().forEach((entry) => {
         if (entry.base.id === id && disputes.has(entry.at)) drop(entry);
@@ -215,7 +215,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   };
 }
 
-/** Returns the task as it is shown until the server has created it. */
+/** Returns the change for a new task, which is shown until the server has created it. */
 export function newTask(draft: NewTask, user: User): Change {
   const now = new Date().toISOString();
   const [random = 0] = crypto.getRandomValues(new Uint32Array(1));
@@ -246,7 +246,7 @@ function contentOf({ title, description, status, due_date, priority, tags }: Tas
   return { title, description, status, due_date, priority, tags };
 }
 
-/** Compares contents, not `updated_at`: whoever has changed it to the same has not changed it. */
+/** Compares values, not `updated_at`: a change to the same values is not a change. */
 function has(task: Task, values: TaskUpdate): boolean {
   const now: TaskUpdate = contentOf(task);
   return JSON.stringify({ ...now, ...values }) === JSON.stringify(now);

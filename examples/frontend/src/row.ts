@@ -1,4 +1,4 @@
-/** One task in the list, and its editor in place. */
+/** A task in the list, with its editor. */
 
 import type { Priority, Task, TaskStatus, TaskUpdate, TaskVersion } from "./api";
 import { find, instantiate } from "./dom";
@@ -13,17 +13,17 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
 
 const PRIORITY_NAMES: Record<Priority, string> = { high: "High", medium: "Medium", low: "Low" };
 
-/** What the user can do to a task; each tells whether it was done, or gives what is asked for. */
+/** What the user can do with a task. The promises return whether it succeeded, or its result. */
 export interface RowActions {
   start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
   reopen(task: Task): Promise<boolean>;
   read(task: Task): Promise<TaskVersion | undefined>;
-  /** Where the task is another version by now, it is not done, and that version is given. */
+  /** If the task has another version by now, returns that version instead of saving. */
   save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
-  /** An editor was closed. */
+  /** Called when an editor was closed. */
   closed(): void;
-  /** The user has decided which version to keep. */
+  /** Called when the user has decided which version to keep. */
   settle(task: Task): void;
   /** Can be undone for some seconds. */
   remove(task: Task): void;
@@ -36,11 +36,11 @@ export interface Row {
   isEdited(): boolean;
   /** Asks which version to keep of a task that was changed here and elsewhere. */
   showDispute(theirs: TaskVersion, mine: TaskUpdate): void;
-  /** Tells whoever is editing the task that it was changed or, without one, deleted elsewhere. */
+  /** Shows in the editor that the task was changed or, without `theirs`, deleted elsewhere. */
   tell(theirs?: Task): void;
   /** Renders the row again: a task that was due today may be overdue by now. */
   render(): void;
-  /** What the keyboard shortcuts do. */
+  /** For the keyboard shortcuts. */
   edit(): void;
   complete(): void;
   remove(): void;
@@ -65,9 +65,9 @@ export function createRow(first: Task, actions: RowActions): Row {
   const edit = part("edit", HTMLButtonElement);
   const remove = part("delete", HTMLButtonElement);
 
-  /** As the server has it, as far as is known. */
+  /** The last known version of the server. */
   let actual = first;
-  /** What the server is being asked to make of it, which is shown at once. */
+  /** Changes that are being sent. They are shown immediately. */
   const foreseen: TaskUpdate[] = [];
   let lastAction: Promise<unknown> = Promise.resolve();
   let editing: { editor: Editor; task: Task } | undefined;
@@ -120,7 +120,7 @@ export function createRow(first: Task, actions: RowActions): Row {
     );
   }
 
-  /** Does it when what was asked before is done; its changes are seen from now to its end. */
+  /** Runs the action after the previous ones. Until it ends, its changes are already shown. */
   async function act<T>(action: () => Promise<T>, changes: TaskUpdate = {}): Promise<T> {
     foreseen.push(changes);
     element.ariaBusy = "true";
@@ -141,14 +141,14 @@ export function createRow(first: Task, actions: RowActions): Row {
   }
 
   async function startEditing(field: EditorField): Promise<void> {
-    // A listed task comes without its ETag, and may have changed since.
+    // The list has no ETags, and the task may have changed since.
     const version = await act(() => actions.read(actual));
     if (version && !editing) openEditor(version).focus(field);
   }
 
   check.addEventListener("click", complete);
   start.addEventListener("click", () => {
-    // The button is not there any more once the task is in progress.
+    // Move the focus, because this button disappears once the task is in progress.
     check.focus();
     void act(() => actions.start(actual), { status: "in_progress" });
   });
@@ -169,13 +169,13 @@ export function createRow(first: Task, actions: RowActions): Row {
       const unchanged = Object.keys(changes).length === 0;
       const saved = unchanged || (await act(() => actions.save(latest, changes), changes));
       if (typeof saved === "object") latest = saved;
-      // Nothing is left to ask where it was saved before, and only the answer did not arrive.
+      // There is no conflict if an earlier attempt succeeded and its response was lost.
       if (saved === true || (saved && !editor.showConflict(latest.task))) {
         close();
         return;
       }
       if (editing) editing.task = latest.task;
-      // With what was typed; whoever has gone on elsewhere is not called back.
+      // Reopen the editor with what was typed, but move the focus only if it is still in this row.
       const here = element.contains(document.activeElement);
       element.classList.add("edited");
       if (here) editor.focus("title");
@@ -210,7 +210,7 @@ export function createRow(first: Task, actions: RowActions): Row {
     isEdited: () => editing !== undefined,
 
     showDispute(theirs, mine) {
-      // It can wait until an edit that is under way is done.
+      // Wait until the current edit is finished.
       if (editing) return;
       show(theirs.task);
       openEditor(theirs, mine);

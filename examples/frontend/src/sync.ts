@@ -10,22 +10,22 @@ const BACKOFF_MAX_SECONDS = 60;
 export interface News {
   tasks: Task[];
   deleted: number[];
-  /** The first time, it cannot be told which changes the page has not shown yet. */
+  /** The first response lists all tasks, so it does not show which of them are new to the page. */
   isFirst: boolean;
 }
 
 export interface Listener {
-  /** Called each time that the server has answered. */
+  /** Called after each successful request. */
   online(news: News): Promise<void>;
-  /** Called each time that it has not. */
+  /** Called after each failed request. */
   failed(error: unknown): void;
 }
 
 export type Sync = ReturnType<typeof startSync>;
 
-/** Asks while the page is visible, until the signal ends it; one request at a time. */
+/** Polls while the page is visible, with one request at a time, until the signal aborts. */
 export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
-  /** What the page has shown, as text: a change may be listed again, or be the page's own. */
+  /** What the page has shown, as text, to ignore repeated changes and the page's own. */
   const seen = new Map<number, string>();
   let since: string | undefined;
   let news = nothing(true);
@@ -39,7 +39,7 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     return { tasks: [], deleted: [], isFirst };
   }
 
-  /** Remembers the state of a task, and returns whether it is another one than before. */
+  /** Remembers the state of a task, and returns whether it has changed. */
   function isNew(id: number, state: Task | "deleted"): boolean {
     const text = JSON.stringify(state);
     const isOther = seen.get(id) !== text;
@@ -81,14 +81,14 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     } while (more);
   }
 
-  /** Forgets the token: it is too old (410), or of an older version of the server. */
+  /** Forgets the sync token, which is too old (410) or from an older version of the server. */
   function startOver(): void {
     since = undefined;
     seen.clear();
     news = nothing(true);
   }
 
-  /** Waits longer after each failure, and at least as long as the server asks for. */
+  /** Waits longer after each failure, and at least for Retry-After. */
   function backOff(error: UnavailableError): void {
     failures = Math.max(failures, 1);
     const seconds = Math.max(error.retryAfterSeconds, POLL_SECONDS * 2 ** (failures - 1));
@@ -102,7 +102,7 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     if (!document.hidden && !signal.aborted) timer = window.setTimeout(ask, seconds * 1000);
   }
 
-  /** Asks at once, or when the server allows it. */
+  /** Polls immediately, or as soon as Retry-After allows. */
   function wake(): void {
     schedule(Math.max(0, notBefore - Date.now()) / 1000);
   }
@@ -118,7 +118,7 @@ export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
     backOff,
     isOffline: () => failures > 0,
 
-    /** Remembers what another request has returned, so that it is no news. */
+    /** Remembers what another request has returned, so that it is not reported as a change. */
     know(tasks: Task[]): void {
       for (const task of tasks) isNew(task.id, task);
     },

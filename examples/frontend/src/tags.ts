@@ -1,4 +1,4 @@
-/** The field for a task's tags, and the suggestions from the user's own. */
+/** The field for a task's tags, with suggestions from the user's tags. */
 
 import type { TagCount } from "./api";
 import { find } from "./dom";

@@ -1,4 +1,4 @@
-/** The page: what it shows, and what the user does there. */
+/** What the page shows, and the events of the user. */
 
 import type { User } from "./account";
 import { createAddForm } from "./adding";
@@ -65,15 +65,15 @@ export function createView(actions: Actions) {
   });
 
   const rows = new Map<number, Row>();
-  /** The list as the server has it, with what is not sent to it yet. */
+  /** The list of the server, with the unsent changes applied. */
   let listed = NOTHING;
   let unsent: ReadonlySet<number> = new Set();
-  /** The ids of tasks that are deleted, or will be unless the user undoes it. */
+  /** The ids of tasks that are deleted, or will be unless the user undoes that. */
   const removed = new Set<number>();
   let removal: Promise<boolean> = Promise.resolve(true);
   let day = dayOf(new Date());
 
-  /** Rows are kept, not made anew: one may be in the user's hands. */
+  /** Reuses existing rows, because the user may be editing one. */
   function showTasks(next: TaskPage, unsentIds = unsent): void {
     listed = next;
     unsent = unsentIds;
@@ -89,7 +89,7 @@ export function createView(actions: Actions) {
     for (const [id, row] of rows) {
       if (shown.has(id)) continue;
       if (row.isEdited()) {
-        // With what the user is typing, until they close the editor.
+        // Keep the row with what the user is typing until they close the editor.
         elements.splice([...list.children].indexOf(row.element), 0, row.element);
         continue;
       }
@@ -103,12 +103,12 @@ export function createView(actions: Actions) {
     foot.hidden = tasks.length === 0;
     count.textContent = listed.next ? `${tasks.length} of ${total}` : tasksIn(total);
     showIf(listed.next !== undefined, more);
-    // It clears all of them, so it is not offered beside a few that were searched for.
+    // The button deletes all completed tasks, so hide it while filters hide some of them.
     const clearable = tasks.some((task) => task.status === "completed");
     showIf(clearable && !filters.isNarrow(), clear);
   }
 
-  /** Puts the rows in this order, and moves others around the one in which the user is. */
+  /** Puts the rows in this order without moving the row that has the focus. */
   function arrange(elements: Element[]): void {
     let place = list.firstElementChild;
     for (const element of elements) {
@@ -144,7 +144,7 @@ export function createView(actions: Actions) {
     return undone;
   }
 
-  /** Lets whoever is in a row that goes be in the next one. */
+  /** Moves the focus from a row that disappears to the next one. */
   function passFocusOn(row: HTMLLIElement): void {
     if (!row.contains(document.activeElement)) return;
     const next = row.nextElementSibling ?? row.previousElementSibling;
@@ -236,7 +236,7 @@ export function createView(actions: Actions) {
 
     showEntranceMessage: entrance.showMessage,
 
-    /** Gives what the user begins with. */
+    /** Returns the initial query. */
     showDesk(user: User): TaskQuery {
       entrance.hide(user);
       filters.reset();
@@ -253,7 +253,7 @@ export function createView(actions: Actions) {
 
     showAll: filters.showAll,
 
-    /** Tells whether the filters may leave the task out. */
+    /** Returns whether the filters may exclude the task. */
     hides: filters.hides,
 
     showListBusy(busy: boolean): void {
@@ -272,10 +272,10 @@ export function createView(actions: Actions) {
       rows.get(task.id)?.show(task);
     },
 
-    /** Gives the row of a task the id that the server has given it; tells whether there is one. */
+    /** Assigns the server's id to the row of a new task. Returns whether there is such a row. */
     renameTask(id: number, task: Task): boolean {
       const row = rows.get(id);
-      // It has a row of its own where its answer was lost and the list has been loaded since.
+      // If the response was lost and the list was reloaded since, the task already has a row.
       if (!row || rows.has(task.id)) return false;
       rows.delete(id);
       rows.set(task.id, row);
@@ -294,12 +294,12 @@ export function createView(actions: Actions) {
       rows.get(id)?.tell();
     },
 
-    /** Shows a task again that could not be deleted. */
+    /** Restores a task that could not be deleted. */
     restore(task: Task): void {
       removed.delete(task.id);
     },
 
-    /** Shows in the header whether the server is out of reach, and what it does not have yet. */
+    /** Shows in the header whether the server is unreachable, and which changes are unsent. */
     showConnection(offline: boolean, unsentChanges: string): void {
       const text = [offline && "Offline", unsentChanges && `${unsentChanges} not sent yet`]
         .filter(Boolean)
