@@ -98,6 +98,7 @@ class CORS(CORSMiddleware):
                 "RateLimit",
                 "RateLimit-Policy",
                 "Retry-After",
+                "WWW-Authenticate",
                 "X-Request-ID",
                 "X-Total-Count",
             ),

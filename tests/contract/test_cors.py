@@ -12,7 +12,7 @@ from tests.actors import served, settings_for
 ORIGIN = "http://localhost:3000"
 EXPOSED = (
     "ETag, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
-    "X-Request-ID, X-Total-Count"
+    "WWW-Authenticate, X-Request-ID, X-Total-Count"
 )
 SENT = "authorization,content-type,idempotency-key,if-match,if-none-match,x-request-id"
 ADDED = "authorization,baggage,sentry-trace,traceparent,tracestate,x-requested-with"

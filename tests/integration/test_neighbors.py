@@ -143,17 +143,18 @@ def test_a_view_named_task_is_left_alone(
     assert "The table task in this database does not belong to this service" in caplog.text
 
 
-def test_a_foreign_sqlite_file_is_not_changed(empty_sqlite: URL, tmp_path: Path) -> None:
+def test_a_foreign_sqlite_file_is_not_changed(empty_sqlite: URL) -> None:
+    file = Path(str(empty_sqlite.database))
     engine = create_engine(empty_sqlite, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         execute(connection, FOREIGN_TASKS["another"] + ROW)
     engine.dispose()
-    before = (tmp_path / "todo.db").read_bytes()
+    before = file.read_bytes()
 
     with TestClient(create_app(settings_for(empty_sqlite)), headers=bearer("ann")) as ann:
         assert ann.delete("/api/me").status_code == 503
 
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"todo.db": before}
+    assert {path: path.read_bytes() for path in file.parent.iterdir()} == {file: before}
 
 
 def test_the_tables_of_better_auth_and_of_alembic_applications_do_not_matter(

@@ -1,6 +1,6 @@
 """The page of examples/frontend, with Better Auth and with tasks in PostgreSQL."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from sqlalchemy import URL, create_engine, text
 
+from tests.conftest import NewPostgres
 from tests.e2e.conftest import check_out
 from tests.e2e.frontend.page import opened
 from tests.e2e.server import Server, free_port
@@ -25,7 +26,7 @@ def deployment(
     request: pytest.FixtureRequest,
     frontend: Path,
     environment: dict[str, str],
-    new_postgres: Callable[[str], URL],
+    new_postgres: NewPostgres,
     postgres_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
@@ -42,15 +43,14 @@ def deployment(
         "JWT_EXPIRES_IN_SECONDS": str(getattr(request, "param", 900)),
     }
     preview = ["node", "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
-    database = new_postgres(postgres_template)
     of_backend = {
         "BETTER_AUTH_URL": site_url,
         "CORS_ORIGINS": site_url,
-        "DATABASE_URL": database.render_as_string(hide_password=False),
     }
     main = ["uv", "run", "main.py", "--port", "{port}"]
     checkout = check_out(tmp_path_factory.mktemp("deployment") / "todo-backend")
-    with ExitStack() as servers:
+    with new_postgres(postgres_template) as database, ExitStack() as servers:
+        of_backend["DATABASE_URL"] = database.render_as_string(hide_password=False)
         site = Server(preview, frontend, environment | of_site, site_port)
         servers.callback(site.stop)
         backend = Server(main, checkout, environment | of_backend, backend_port)
