@@ -45,12 +45,12 @@ def pytest_report_header() -> list[str]:  # pragma: no cover  # called before co
 
 @pytest.fixture(scope="session", autouse=True)
 def _share_routes() -> Iterator[None]:
-    """Build the routes once for all apps without a rate limit: FastAPI takes 40 ms for it."""
+    """Build the routes once for all apps that have the usual ones: FastAPI takes 40 ms for it."""
     include = vars(main)["_include_routes"]
     shared: list[BaseRoute] = []
 
     def include_shared(app: FastAPI) -> None:
-        if app.state.rate_limit is not None:
+        if app.state.rate_limit is not None or app.state.settings.mcp:
             include(app)
         elif shared:
             app.routes.extend(shared)
