@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not in
 
 
 def check_out(folder: Path) -> Path:
-    """Copy the files that git tracks or would add, like a fresh clone."""
+    """Copy the files that git tracks or would add, like a fresh clone, and their bytecode."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -45,10 +46,12 @@ def check_out(folder: Path) -> Path:
         capture_output=True,
         text=True,
     ).stdout
-    for name in listed.split("\0"):
+    names = listed.split("\0")
+    for name in [*names, *(cache_from_source(name) for name in names if name.endswith(".py"))]:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            # With its time, by which Python sees whether the bytecode is current.
+            shutil.copy2(ROOT / name, folder / name)
     return folder
 
 
