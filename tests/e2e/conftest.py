@@ -36,6 +36,11 @@ needs_node = pytest.mark.skipif(
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Use more workers than processors: the tests of processes spend half of their time waiting."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 def check_out(folder: Path) -> Path:
     """Copy the files that git tracks or would add, like a fresh clone."""
     listed = subprocess.run(

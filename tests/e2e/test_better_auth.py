@@ -3,7 +3,8 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ BASE_PATH = "/api/auth"
 SESSION_TOKEN = "Two segments: this is Better Auth's session token, not a JWT: call /api/auth/token"
 
 
+NUMBERS = count()
+
 Start = Callable[..., Server]
 Serve = Callable[..., TestClient]
 
@@ -39,7 +42,8 @@ class SignedUp:
     def __init__(self, server: Server, base_path: str = BASE_PATH) -> None:
         self.base_path = base_path
         self.browser = httpx2.Client(base_url=server.url, headers={"Origin": server.url})
-        person = {"name": "Ann", "email": "ann@example.com", "password": "correct horse"}
+        email = f"ann-{next(NUMBERS)}@example.com"
+        person = {"name": "Ann", "email": email, "password": "correct horse"}
         self.browser.post(f"{base_path}/sign-up/email", json=person).raise_for_status()
 
     def token(self) -> str:
@@ -59,8 +63,8 @@ class SignedUp:
 SignUp = Callable[..., SignedUp]
 
 
-@pytest.fixture
-def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
+@contextmanager
+def _started(frontend: Path, environment: dict[str, str]) -> Iterator[Start]:
     """Start Better Auth servers with options for these tests, and stop them at the end."""
     script = frontend / SCRIPT.name
     shutil.copy(SCRIPT, script)
@@ -75,6 +79,26 @@ def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Callabl
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def better_auth(frontend: Path, environment: dict[str, str]) -> Iterator[Start]:
+    """Start Better Auth servers for one test."""
+    with _started(frontend, environment) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def algorithm(request: pytest.FixtureRequest) -> str:
+    parameter: str = request.param
+    return parameter
+
+
+@pytest.fixture(scope="module")
+def server(frontend: Path, environment: dict[str, str], algorithm: str) -> Iterator[Server]:
+    """A Better Auth server that signs with this algorithm. Each test has users of its own."""
+    with _started(frontend, environment) as start:
+        yield start(algorithm)
 
 
 @pytest.fixture
@@ -111,11 +135,10 @@ def _claims(token: str) -> dict[str, Any]:
     return jwt.get_unverified_claims(token)
 
 
-@pytest.mark.parametrize("algorithm", [*KEYS, "HS256"])
+@pytest.mark.parametrize("algorithm", [*KEYS, "HS256"], indirect=True)
 def test_a_real_token_is_accepted_unless_a_bit_is_flipped(
-    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+    server: Server, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
-    server = better_auth(algorithm)
     client, token = serve(server), sign_up(server).token()
 
     created = client.post(
@@ -157,11 +180,10 @@ def test_the_key_set_may_have_another_path(
     assert _status(client, sign_up(server).token()) == 200
 
 
-@pytest.mark.parametrize("algorithm", KEYS)
+@pytest.mark.parametrize("algorithm", KEYS, indirect=True)
 def test_a_key_set_without_alg_verifies_a_real_token(
-    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+    server: Server, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
-    server = better_auth(algorithm)
     token = sign_up(server).token()
     with auth_server() as key_set:
         # Better Auth before version 1.3 published keys without it.
@@ -174,11 +196,10 @@ def test_a_key_set_without_alg_verifies_a_real_token(
         assert [_status(client, flip(token, part, 9, 3)) for part in range(3)] == [401, 401, 401]
 
 
-@pytest.mark.parametrize("algorithm", KEYS)
+@pytest.mark.parametrize("algorithm", KEYS, indirect=True)
 def test_a_real_token_with_other_claims_or_of_another_key_is_refused(
-    better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
+    server: Server, better_auth: Start, serve: Serve, sign_up: SignUp, algorithm: str
 ) -> None:
-    server = better_auth(algorithm)
     client, ann = serve(server), sign_up(server)
     claims = _claims(ann.token())
     stranger = sign_up(better_auth(algorithm))

@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from playwright.sync_api import Browser, expect
 from routes.docs import SINGLE_TASKS
 from settings import ROOT
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import LIMIT_MILLISECONDS, needs_chromium
+from tests.e2e.conftest import LIMIT_MILLISECONDS, check_out, needs_chromium
 from tests.e2e.readme import SESSION
 from tests.e2e.server import Server, free_port
 from tests.e2e.swagger_ui import authorize, execute, open_operation
@@ -96,28 +97,50 @@ def _caddy(folder: Path, port: int, service_port: int, *, strips: bool) -> list[
     return [str(CADDY), "run", "--config", str(folder / "Caddyfile")]
 
 
+@contextmanager
+def _proxied(
+    deployment: tuple[str, bool, tuple[str, ...]], folder: Path, environment: dict[str, str]
+) -> Iterator[Site]:
+    program, strips, command = deployment
+    port, service_port = free_port(), free_port()
+    write = {"nginx": _nginx, "caddy": _caddy}[program]
+    own = {name: str(folder) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    own["CADDY_ADMIN"] = f"unix//{folder}/admin.sock"
+    proxy = Server(
+        write(folder, port, service_port, strips=strips), folder, environment | own, port
+    )
+    try:
+        yield Site(f"http://127.0.0.1:{port}", service_port, command)
+    finally:
+        proxy.stop()
+
+
 @pytest.fixture(params=DEPLOYMENTS)
 def site(
     request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]
 ) -> Iterator[Site]:
-    program, strips, command = request.param
-    port, service_port = free_port(), free_port()
-    write = {"nginx": _nginx, "caddy": _caddy}[program]
-    own = {name: str(tmp_path) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-    own["CADDY_ADMIN"] = f"unix//{tmp_path}/admin.sock"
-    proxy = Server(
-        write(tmp_path, port, service_port, strips=strips), tmp_path, environment | own, port
-    )
-    yield Site(f"http://127.0.0.1:{port}", service_port, command)
-    proxy.stop()
+    """A proxy, without the service."""
+    with _proxied(request.param, tmp_path, environment) as site:
+        yield site
 
 
-@pytest.fixture
-def url(site: Site, start: Callable[..., Server]) -> str:
-    """The URL of the service for its users."""
-    secret = SECRET.get_secret_value()
-    start(*site.command, port=site.service_port, BETTER_AUTH_SECRET=secret).wait("/health")
-    return site.url + PREFIX
+@pytest.fixture(scope="module", params=DEPLOYMENTS)
+def url(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+) -> Iterator[str]:
+    """The URL of the service for its users. Each test has users of its own."""
+    folder = tmp_path_factory.mktemp("proxy")
+    settings = environment | {"BETTER_AUTH_SECRET": SECRET.get_secret_value()}
+    with _proxied(request.param, folder, environment) as site:
+        checkout = check_out(folder / "todo-backend")
+        service = Server(list(site.command), checkout, settings, site.service_port)
+        try:
+            service.wait("/health")
+            yield site.url + PREFIX
+        finally:
+            service.stop()
 
 
 def test_the_readme_session_works_under_the_prefix(
@@ -157,7 +180,7 @@ def test_location_and_link_are_valid_under_the_prefix(url: str, tasks: str, user
             pages.append(http.get(pages[-1].url.join(following["url"])))
 
     assert [task.headers["Location"] for task in created] == [
-        f"{PREFIX}{tasks}/{number}" for number in (1, 2, 3)
+        f"{PREFIX}{tasks}/{task.json()['id']}" for task in created
     ]
     assert [task.json()["title"] for task in read] == ["a", "b", "c"]
     assert [page.json()[0]["title"] for page in pages] == ["c", "b", "a"]
@@ -166,7 +189,7 @@ def test_location_and_link_are_valid_under_the_prefix(url: str, tasks: str, user
 def test_head_large_bodies_and_streams_pass_the_proxy(url: str) -> None:
     lines = b'{"title": "%s"}\n' % (b"x" * 150) * 9000
     assert len(lines) > 1024 * 1024  # nginx's default limit
-    with httpx2.Client(headers=bearer("ann"), timeout=60) as http:
+    with httpx2.Client(headers=bearer("bob"), timeout=60) as http:
         imported = http.post(f"{url}/api/tasks/import", content=lines)
         exported = http.get(f"{url}/api/tasks/export")
         head = http.head(f"{url}/api/tasks?limit=1")
@@ -182,7 +205,7 @@ def test_head_large_bodies_and_streams_pass_the_proxy(url: str) -> None:
 
 @needs_chromium
 def test_swagger_ui_works_under_the_prefix(browser: Browser, url: str) -> None:
-    token = bearer("ann")["Authorization"].removeprefix("Bearer ")
+    token = bearer("eve")["Authorization"].removeprefix("Bearer ")
     asked: list[str] = []
     errors: list[str] = []
     with browser.new_context() as context:
