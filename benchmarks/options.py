@@ -25,6 +25,7 @@ def _environments(folder: Path, collector: str) -> dict[str, dict[str, str]]:
         DEFAULTS: {},
         "the defaults, again": {},  # shows the noise
         "no line for each request": {"LOG_LEVEL": "WARNING"},
+        "MCP": {"MCP": "true"},
         "metrics": {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
         "telemetry, each request": {"OTEL_EXPORTER_OTLP_ENDPOINT": collector},
         "telemetry, one in ten": {

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # The line above makes these importable.
 from benchmarks import (
+    assistants,
     breakdown,
     changes,
     comparison,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[Bench], Results]] = {
     "round-trips": round_trips.measure,
     "growth": growth.measure,
     "changes": changes.measure,
+    "assistants": assistants.measure,
     "workers": workers.measure,
     "sqlite": embedded.measure,
     "startup": startup.measure,

@@ -21,6 +21,7 @@ def measure(bench: Bench) -> Results:
     servers = {
         f"{OURS}, SQLite": (our_command(), our_environment(sqlite)),
         f"{OURS}, PostgreSQL": (our_command(), our_environment(postgres)),
+        f"{OURS}, PostgreSQL, MCP": (our_command(), our_environment(postgres, MCP="true")),
         f"{OURS}, PostgreSQL, 2 workers": (our_command(2), our_environment(postgres)),
         USUAL: (uvicorn_command("usual:app"), our_environment(usual)),
         "FastAPI alone": (uvicorn_command("floors:fastapi"), {}),
