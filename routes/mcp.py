@@ -100,6 +100,9 @@ async def run_server(app: FastAPI) -> AsyncIterator[None]:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
+    # No spans of the package: their names would contain whatever the client sends as a name. The
+    # route's span is there already.
+    server.middleware.clear()
     manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
     async with manager.run():
         app.state.mcp = manager

@@ -101,6 +101,27 @@ def test_a_collector_gets_requests_and_statements_without_user_input(
     assert "s3cret" not in str(sink.spans)
 
 
+def test_a_collector_gets_nothing_that_an_assistant_writes(start: Callable[..., Server]) -> None:
+    with collector() as sink:
+        server = start(
+            "uv", "run", "main.py", "--port", "{port}", MCP="true",
+            BETTER_AUTH_SECRET=SECRET_TEXT, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
+        ).wait()  # fmt: skip
+        for method, name in [
+            ("tools/call", "list_tasks"),
+            ("tools/call", "s3cret"),
+            ("s3cret", ""),
+        ]:
+            parameters = {"name": name, "arguments": {"q": "s3cret"}}
+            message = {"jsonrpc": "2.0", "id": "s3cret", "method": method, "params": parameters}
+            httpx2.post(f"{server.url}/mcp", json=message, headers=bearer("ann"))
+        server.stop()
+
+    named = [span.name for span in sink.spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert named.count("POST /mcp") == 3
+    assert "s3cret" not in str(sink.spans)
+
+
 def test_an_unavailable_collector_does_not_delay_anything(start: Callable[..., Server]) -> None:
     server = start(
         "uv", "run", "main.py", "--port", "{port}",
