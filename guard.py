@@ -151,6 +151,8 @@ def _bounded(request: Request, max_bytes: int, max_seconds: float) -> Receive:
                 message = await request.receive()
         except TimeoutError as error:
             raise _too_slow(max_seconds) from error
+        if message["type"] == "http.disconnect":
+            raise HTTPException(HTTPStatus.BAD_REQUEST)
         received_bytes += len(message.get("body", b""))
         if received_bytes > max_bytes:
             raise _too_large(max_bytes)

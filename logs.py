@@ -174,7 +174,9 @@ def _given_id(scope: Scope) -> str | None:
 def _write(
     method: str, route: str | None, status: int | None, seconds: float, state: Mapping[str, Any]
 ) -> None:
-    level = logging.WARNING if status in FAILURES else logging.INFO
+    # A tool that fails is a 200: its result says so.
+    failed = status in FAILURES or {"tool", "reason"} <= state.keys()
+    level = logging.WARNING if failed else logging.INFO
     if not logger.isEnabledFor(level):
         return
     fields: dict[str, object] = {

@@ -171,7 +171,7 @@ def _include_routes(app: FastAPI) -> None:
     app.include_router(users.router, tags=[docs.ACCOUNT], dependencies=limits, responses=limited)
     app.include_router(health.router, tags=[docs.MONITORING])
     app.include_router(docs.router)
-    if app.state.settings.mcp:  # only then: it takes a second and 30 MiB
+    if app.state.settings.mcp:  # only then: it takes time and memory to import
         mcp = import_module("routes.mcp")
         app.include_router(mcp.router, dependencies=limits)
         app.include_router(mcp.metadata)

@@ -274,7 +274,7 @@ def _require_sdk(enabled: bool) -> bool:  # noqa: FBT001  # a validator
 
 def _parse_mcp_url(text: str) -> str:
     url = _parse_server_url(text)
-    if not url.endswith("/mcp"):
+    if not urlsplit(url).path.endswith("/mcp"):
         raise ValueError("must end in /mcp, such as https://tasks.example.com/mcp")
     return url
 

@@ -4,7 +4,7 @@ It is stateless, so every worker can answer every request (https://modelcontextp
 `mcp` package speaks the protocol; the tools execute the same statements as the routes.
 """
 
-import json
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -23,6 +23,7 @@ from mcp.types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    JSONRPCNotification,
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
@@ -37,7 +38,6 @@ from auth import CurrentUser, authenticate
 from db import Database, get_session
 from errors import EXCEPTION_HANDLERS
 from guard import GuardedRoute
-from jwks import refuse_constant
 from models import User
 from routes.tools import TOOLS, Caller, Tool
 from settings import MCP_METADATA_PATH, Settings
@@ -128,7 +128,7 @@ async def read_metadata(request: Request) -> dict[str, object]:
 
 
 @router.post("/mcp", include_in_schema=False)
-async def exchange_messages(request: Request, _: CurrentUser) -> Response:
+async def answer_message(request: Request, _: CurrentUser) -> Response:
     """Answer one message of the protocol."""
     manager: StreamableHTTPSessionManager = request.app.state.mcp
     message = await request.body()
@@ -137,7 +137,9 @@ async def exchange_messages(request: Request, _: CurrentUser) -> Response:
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return received.pop() if received else {"type": "http.disconnect"}
+        if not received:
+            await asyncio.Event().wait()  # the client stays connected
+        return received.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -145,25 +147,31 @@ async def exchange_messages(request: Request, _: CurrentUser) -> Response:
     await manager.handle_request(request.scope, receive, send)
     start, *parts = sent
     body = b"".join(part["body"] for part in parts)
-    if start["status"] >= HTTPStatus.BAD_REQUEST and not _is_answer(body):
+    if start["status"] >= HTTPStatus.BAD_REQUEST and not _is_protocol_response(body):
         refused = start["status"] == HTTPStatus.NOT_ACCEPTABLE
         raise HTTPException(start["status"], "Send Accept: application/json" if refused else None)
     headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in start["headers"]}
     return Response(body, start["status"], headers)
 
 
-def _is_answer(body: bytes) -> bool:
+def _is_protocol_response(body: bytes) -> bool:
     """Tell whether the body answers a message: errors of the protocol have the message's id."""
     return body.startswith(b"{") and from_json(body).get("id") is not None
 
 
 def _refuse_malformed(message: bytes) -> None:
-    """Refuse what is not a JSON-RPC message. The package would repeat it in its error message."""
+    """Refuse what is not a JSON-RPC message.
+
+    The package would repeat it in its error message, and treat a request whose id is not valid as a
+    notification, which gets no answer.
+    """
     try:
-        parsed = json.loads(message.decode(), parse_constant=refuse_constant)
-        jsonrpc_message_adapter.validate_python(parsed, by_name=False)
-    except (ValueError, RecursionError) as error:
+        parsed = from_json(message, allow_inf_nan=False)
+        kind = type(jsonrpc_message_adapter.validate_python(parsed, by_name=False))
+    except ValueError as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from error
+    if kind is JSONRPCNotification and "id" in parsed:
+        raise HTTPException(HTTPStatus.BAD_REQUEST)
 
 
 async def list_tools(_: object, __: PaginatedRequestParams | None) -> ListToolsResult:
@@ -210,7 +218,10 @@ async def _run(tool: Tool, arguments: dict[str, Any], request: Request) -> bytes
 async def _explain(error: Exception, request: Request) -> str:
     """Return the `detail` with which a route would respond to this error."""
     kind = next(kind for kind in type(error).mro() if kind in EXCEPTION_HANDLERS)
-    response = await EXCEPTION_HANDLERS[kind](request, error)
+    try:
+        response = await EXCEPTION_HANDLERS[kind](request, error)
+    except Exception:  # noqa: BLE001  # the handler does not know the error either
+        response = await EXCEPTION_HANDLERS[Exception](request, error)
     if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("A tool failed", exc_info=error)
     detail: str = from_json(bytes(response.body))["detail"]

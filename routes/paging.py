@@ -111,7 +111,7 @@ def _decode(text: object) -> Cursor | None:
     try:
         return CURSOR.validate_json(from_opaque(str(text)))
     except ValueError as error:
-        raise ValueError("is not a cursor from a Link header") from error
+        raise ValueError("is not a cursor that this server returned") from error
 
 
 class Page(BaseModel):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, Required, cast
 
 from mcp.types import Tool as ToolDefinition
 from mcp.types import ToolAnnotations
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, with_config
 from pydantic.config import JsonDict
 from sqlmodel import Session
 
@@ -40,6 +40,9 @@ LIST_ARGUMENTS = {
 
 def _describe_arguments(schema: JsonDict) -> None:
     properties: Any = schema["properties"]
+    for argument in properties.values():
+        if "default" in argument and argument["default"] is None:
+            del argument["default"]  # `without_null` has removed null from the type
     for name, description in LIST_ARGUMENTS.items():
         properties[name]["description"] = description
 
@@ -55,6 +58,7 @@ ListedTaskId = Annotated[
 ]
 
 
+@with_config(json_schema_extra={"examples": [{"task_id": 1, "status": "in_progress"}]})
 class TaskChange(TaskUpdate):
     """The fields to change. A field that is absent keeps its value."""
 
@@ -80,13 +84,13 @@ class TaskList(BaseModel):
 
 
 class DeletedTask(BaseModel):
-    """A task that no longer exists."""
+    """The id of the deleted task."""
 
     deleted_id: Annotated[int, Field(description="The `id` that the task had.", examples=[1])]
 
 
 class Caller(NamedTuple):
-    """Whose tasks they are, the session to read and write them, and how many there may be."""
+    """The user, their session, and the limit on the number of their tasks."""
 
     user: User
     session: Session

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.testclient import TestClient
 
 from db import Database
@@ -18,7 +20,7 @@ from main import create_app
 from routes import tools
 from routes.paging import Page
 from routes.tools import TOOLS
-from tests.actors import bearer, settings_for
+from tests.actors import bearer, served, settings_for
 from tests.auth_server import AuthServer, SigningKey, auth_server
 from tests.hostile_tokens import CLAIMS, hs256
 
@@ -332,7 +334,11 @@ def test_tools_and_requests_share_a_rate_limit(sqlite_url: URL) -> None:
 
 
 def test_a_database_that_is_not_available_is_a_tool_error(
-    app: FastAPI, anns: Call, reasons: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    app: FastAPI,
+    anns: Call,
+    reasons: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(*_: object) -> None:
         raise OperationalError("SELECT secret", {}, Exception("the server is gone"))
@@ -342,18 +348,25 @@ def test_a_database_that_is_not_available_is_a_tool_error(
 
     assert _problem(anns("list_tasks")) == "The database is not available; try again"
     assert reasons() == ["the server is gone"]
+    assert [line.levelname for line in caplog.records if line.name == "logs"] == ["WARNING"]
 
 
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("secret"), DataError("SELECT", {}, Exception("secret"))]
+)
 def test_an_unexpected_failure_is_logged_and_tells_nothing(
-    anns: Call, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    anns: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     def fail(*_: object) -> None:
-        raise ZeroDivisionError("secret")
+        raise error
 
     monkeypatch.setattr(tools, "total_of", fail)
 
     assert _problem(anns("list_tasks")) == "Internal Server Error"
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["secret"]
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
 
 
 def test_the_log_has_the_tool_without_its_arguments(
@@ -510,6 +523,11 @@ def test_any_origin_is_allowed_if_cors_allows_all(sqlite_url: URL) -> None:
         b'"s3cret"',
         b"[" * 20_000,
         b'{"jsonrpc":"2.0","id":NaN,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":1e999,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":null,"method":"tools/call"}',
+        b'{"jsonrpc":"2.0","id":1.5,"method":"tools/call"}',
+        b'{"jsonrpc":"2.0","id":{"s3cret":1},"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":"\\ud800","method":"ping"}',
         b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"s3cret":NaN}}',
         b'{"jsonrpc":"1.0","id":1,"method":"s3cret"}',
         b'[{"jsonrpc":"2.0","id":1,"method":"s3cret"}]',
@@ -582,6 +600,40 @@ def test_an_unknown_version_of_the_protocol_is_answered_with_those_that_are_know
     assert response.status_code == 400
     assert response.json()["id"] == 1
     assert "2026-07-28" in response.json()["error"]["data"]["supported"]
+
+
+def test_a_subscription_is_refused_as_an_unknown_method(client: TestClient) -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"}
+    parameters = {"notifications": {}, "_meta": meta}
+
+    response = client.post(
+        "/mcp",
+        json=_message("subscriptions/listen", **parameters),
+        headers=bearer("ann") | headers | {"Accept": "application/json, text/event-stream"},
+    )
+
+    assert response.status_code in {400, 404}
+    assert response.json()["error"]["code"] in {-32601, -32602}
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/api/tasks", "/api/tasks/import"])
+def test_a_client_that_leaves_while_it_sends_the_body_causes_no_failure(
+    app: FastAPI, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: {bearer('ann')['Authorization']}\r\nContent-Length: 100\r\n\r\n"
+    with served(app) as port:
+        with socket.create_connection(("127.0.0.1", port)) as leaving:
+            leaving.sendall(head.encode() + b'{"a":')
+        while not (lines := [vars(line) for line in caplog.records if line.name == "logs"]):
+            time.sleep(0.01)
+
+    assert [line["status"] for line in lines] == [400]
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 def test_without_mcp_there_is_no_such_path(sqlite_url: URL) -> None:
