@@ -160,7 +160,7 @@ def _counted(server: Server) -> float:
     return float(count)
 
 
-def test_disabled_telemetry_is_not_imported(
+def test_disabled_telemetry_and_mcp_are_not_imported(
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     program = (
@@ -168,7 +168,7 @@ def test_disabled_telemetry_is_not_imported(
         "with starlette.testclient.TestClient(main.app) as client:\n"
         "    assert client.get('/health').status_code == 200\n"
         "print(*sorted({'metrics', 'prometheus_client', 'opentelemetry.sdk',"
-        " 'opentelemetry.exporter', 'google.protobuf'} & sys.modules.keys()))"
+        " 'opentelemetry.exporter', 'google.protobuf', 'mcp'} & sys.modules.keys()))"
     )
 
     ended = run("uv", "run", "python", "-c", program, BETTER_AUTH_SECRET=SECRET_TEXT)
