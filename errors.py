@@ -177,8 +177,6 @@ def _field_of(loc: Sequence[int | str]) -> str:
 def _message_of(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":
         return f"Not valid JSON at character {problem['loc'][1]}: {problem['ctx']['error']}"
-    if problem["type"] == "extra_forbidden":
-        return "is not an argument of this tool"
     if _field_of(problem["loc"]) == "body":
         return SEND_JSON
     return str(problem["msg"]).removeprefix("Value error, ")

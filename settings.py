@@ -250,11 +250,16 @@ def _parse_rate(text: object) -> Rate:
     return Rate(int(match[1]), PERIODS[match[2]])
 
 
+def _require_package(name: str) -> None:
+    """Refuse a setting whose package, an extra of the same name, is not installed."""
+    if find_spec(name) is None:
+        raise ValueError(f"needs a package that is not installed: run uv sync --extra {name}")
+
+
 def _require_redis(url: str) -> str:
     if url.partition("://")[0] not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
-    if find_spec("redis") is None:
-        raise ValueError("needs a package that is not installed: run uv sync --extra redis")
+    _require_package("redis")
     _refuse_unencoded(url)
     try:
         import_module("redis.asyncio").from_url(url).connection_pool.make_connection()
@@ -267,8 +272,8 @@ def _require_redis(url: str) -> str:
 
 
 def _require_sdk(enabled: bool) -> bool:  # noqa: FBT001  # a validator
-    if enabled and find_spec("mcp") is None:
-        raise ValueError("needs a package that is not installed: run uv sync --extra mcp")
+    if enabled:
+        _require_package("mcp")
     return enabled
 
 

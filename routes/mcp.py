@@ -39,16 +39,18 @@ from db import Database, get_session
 from errors import EXCEPTION_HANDLERS
 from guard import GuardedRoute
 from models import User
-from routes.tools import TOOLS, Caller, Tool
+from routes.tools import DEFINITIONS, TOOLS, Caller, Tool
 from settings import MCP_METADATA_PATH, Settings
 
 INSTRUCTIONS = """\
 Manage the to-do list of the signed-in user. Tasks have a title, a description, a status, a due date, a priority and tags.
 Due dates are in the user's local time, without a time zone: `2026-01-31` is a whole day, `2026-01-31T17:00` a time on it.
 """  # noqa: E501  # one line per sentence
+UNKNOWN = "is not an argument of this tool"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 logger = logging.getLogger(__name__)
+session_of = asynccontextmanager(get_session)
 
 
 class McpRoute(GuardedRoute):
@@ -176,7 +178,7 @@ def _refuse_malformed(message: bytes) -> None:
 
 async def list_tools(_: object, __: PaginatedRequestParams | None) -> ListToolsResult:
     """List the tools. They are the same for every user."""
-    return ListToolsResult(tools=[tool.definition() for tool in TOOLS.values()])
+    return ListToolsResult(tools=DEFINITIONS)
 
 
 async def call_tool(
@@ -205,11 +207,18 @@ async def _run(tool: Tool, arguments: dict[str, Any], request: Request) -> bytes
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise RequestValidationError(
-            [{**problem, "loc": ("arguments", *problem["loc"])} for problem in problems]
+            [
+                {
+                    "type": problem["type"],
+                    "loc": ("arguments", *problem["loc"]),
+                    "msg": UNKNOWN if problem["type"] == "extra_forbidden" else problem["msg"],
+                }
+                for problem in problems
+            ]
         ) from error
     database: Database = request.app.state.database
     settings: Settings = request.app.state.settings
-    async with asynccontextmanager(get_session)(request) as session:
+    async with session_of(request) as session:
         caller = Caller(request.state.user, session, settings.tasks_per_user)
         result = await database.run(caller.user.id, partial(tool.run, validated, caller))
     return to_json(result)

@@ -206,3 +206,5 @@ TOOLS = {
         Tool(delete_task, TypeAdapter(TaskChoice), DeletedTask, _hints(destructive=True)),
     )
 }
+# What clients read of the tools, the same for every request.
+DEFINITIONS = [tool.definition() for tool in TOOLS.values()]

@@ -41,6 +41,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 3 // 2
 
 
+def npm_ci(folder: Path) -> None:
+    """Install the packages of the lock file in the folder."""
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+
+
 def check_out(folder: Path) -> Path:
     """Copy the files that git tracks or would add, like a fresh clone."""
     listed = subprocess.run(

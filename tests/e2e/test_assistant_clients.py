@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from sqlalchemy import URL
 
 from tests.actors import SECRET, bearer
-from tests.e2e.conftest import needs_node
+from tests.e2e.conftest import needs_node, npm_ci
 from tests.e2e.server import Server
 
 INSPECTOR = Path(__file__).with_name("inspector")
@@ -87,7 +87,7 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inspector")
     for name in ("package.json", "package-lock.json"):
         shutil.copy(INSPECTOR / name, folder)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    npm_ci(folder)
     return folder / "node_modules" / ".bin" / "mcp-inspector"
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import AnyUrl
 
 from settings import ROOT
 from tests.actors import SECRET
-from tests.e2e.conftest import CHROMIUM, LOOPBACK_ONLY, needs_chromium, needs_node
+from tests.e2e.conftest import CHROMIUM, LOOPBACK_ONLY, needs_chromium, needs_node, npm_ci
 from tests.e2e.server import Server, free_port
 
 pytestmark = [needs_node, needs_chromium]
@@ -87,7 +86,7 @@ def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(AUTH_SERVER, folder, ignore=installed, dirs_exist_ok=True)
     (configuration,) = re.findall(r"```js\n(// auth\.mjs\n.*?)```", DOCUMENT.read_text(), re.DOTALL)
     (folder / "auth.mjs").write_text(configuration)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    npm_ci(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from settings import ROOT
-from tests.e2e.conftest import needs_node
+from tests.e2e.conftest import needs_node, npm_ci
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
 DIAGRAMS = {
@@ -28,7 +28,7 @@ BROKEN = [
 @needs_node
 def test_every_diagram_is_valid(tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).with_name("mermaid"), tmp_path, dirs_exist_ok=True)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=tmp_path, check=True)
+    npm_ci(tmp_path)
 
     parsed = subprocess.run(
         ["node", "parse.js"],

@@ -15,7 +15,7 @@ import pytest
 from docs.contracts.generate import CONTRACT
 from main import sign
 from tests.actors import SECRET
-from tests.e2e.conftest import needs_node
+from tests.e2e.conftest import needs_node, npm_ci
 from tests.e2e.server import Server
 
 CLIENTS = Path(__file__).with_name("clients")
@@ -39,7 +39,7 @@ def typescript(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
             made = shutil.ignore_patterns("node_modules", "generated", "dist")
             shutil.copytree(CLIENTS, folder, ignore=made, dirs_exist_ok=True)
             shutil.copy(CONTRACT, folder)
-            subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True)
+            npm_ci(folder)
             subprocess.run(["npm", "run", "build"], cwd=folder, check=True)
     return folder
 
