@@ -1,7 +1,6 @@
 """The route class: what it checks before the handler runs, and where the handler runs."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial, wraps
 from http import HTTPStatus
@@ -103,11 +102,12 @@ def _check_query(request: Request, repeatable: Mapping[str, bool]) -> None:
     """
     if not request.scope["query_string"]:
         return
+    names = [name for name, _ in request.query_params.multi_items()]
     problems = []
-    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+    for name in dict.fromkeys(names):
         if name not in repeatable:
             problems.append((name, "is not a query parameter of this operation"))
-        elif times > 1 and not repeatable[name]:
+        elif not repeatable[name] and names.count(name) > 1:
             problems.append((name, "must be given only once"))
     if problems:
         raise RequestValidationError(

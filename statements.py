@@ -427,6 +427,13 @@ class next_change(FunctionElement[int]):  # noqa: N801  # as json_words
     inherit_cache = True
 
 
+class written_by(FunctionElement[str]):  # noqa: N801  # as json_words
+    """The transaction that wrote a row of `task`. In a restored dump, it is another one."""
+
+    name = "written_by"
+    inherit_cache = True
+
+
 class database_identity(FunctionElement[str]):  # noqa: N801  # as json_words
     """An identifier that changes when the change history is no longer continuous."""
 
@@ -447,6 +454,16 @@ def _(_: next_change, __: SQLCompiler, **___: object) -> str:
 @compiles(next_change, "sqlite")
 def _(_: horizon | next_change, __: SQLCompiler, **___: object) -> str:
     return "todo_backend_sync.changed + 1"  # one writer at a time
+
+
+@compiles(written_by, "postgresql")
+def _(_: written_by, __: SQLCompiler, **___: object) -> str:
+    return "task.xmin"
+
+
+@compiles(written_by, "sqlite")
+def _(_: written_by, __: SQLCompiler, **___: object) -> str:
+    return "''"  # SQLite's backups are copies of the file, which nothing tells apart
 
 
 @compiles(database_identity, "postgresql")
@@ -501,11 +518,19 @@ def _changes() -> Rows:
 # and id (the position), with_deleted, limit, known.
 CHANGES = _changes()
 
+# The user's latest change. Parameters: owner.
+LATEST = (
+    cast("Rows", Select(TASKS.c.changed, TASKS.c.id, written_by()))
+    .where(owned_with_tombstones())
+    .order_by(TASKS.c.changed.desc(), TASKS.c.id.desc())
+    .limit(1)
+)
+
 # For all users, so no request may execute these. Parameter: before. Execute RECORD_PURGE first: it
 # records the latest change among the tombstones that PURGE then removes.
 _OLD = TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type)
-_LATEST = select(func.max(TASKS.c.changed)).where(_OLD).scalar_subquery()
-RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LATEST).values(purged=_LATEST)
+_LAST_REMOVED = select(func.max(TASKS.c.changed)).where(_OLD).scalar_subquery()
+RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LAST_REMOVED).values(purged=_LAST_REMOVED)
 PURGE = delete(TASKS).where(
     _OLD, TASKS.c.changed <= select(SYNC.c.purged).correlate(None).scalar_subquery()
 )

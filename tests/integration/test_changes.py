@@ -14,10 +14,11 @@ from starlette.testclient import TestClient
 
 from main import create_app, main
 from models import TASKS
-from routes.changes import NO_LONGER_VALID
+from routes.changes import CHECK_INTERVAL_SECONDS, NO_LONGER_VALID
 from tests.actors import bearer, settings_for
 from tests.replica import Replica
 
+CHANGE_IDENTITY = "UPDATE todo_backend_sync SET identity = identity + 1"
 GONE = {"detail": NO_LONGER_VALID, "status_code": 410}
 
 
@@ -72,6 +73,11 @@ def _changes(actor: TestClient, since: str | None = None, **query: int | str) ->
     return changes
 
 
+def _settled_token(actor: TestClient) -> str:
+    """Return a token that contains the user's latest change, as clients soon have."""
+    return str(_changes(actor, _changes(actor, _changes(actor)["next"])["next"])["next"])
+
+
 @pytest.mark.parametrize("path", ["/api/tasks/changes", "/api/ann/tasks/changes"])
 def test_a_first_request_lists_all_tasks_and_the_next_what_changed(
     ann: TestClient, bob: TestClient, path: str
@@ -111,6 +117,17 @@ def test_an_update_to_the_same_values_is_not_listed(ann: TestClient, replica: Re
     ann.put(f"/api/tasks/{task['id']}", json={"title": task["title"]})
 
     assert _changes(ann, replica.since)["tasks"] == []
+
+
+def test_the_token_stays_the_same_until_something_changes(ann: TestClient, bob: TestClient) -> None:
+    _create(ann)
+    token = _settled_token(ann)
+    _create(bob)
+
+    assert _changes(ann, token) == {"tasks": [], "deleted": [], "next": token, "more": False}
+
+    task = _create(ann)
+    assert _changes(ann, token)["tasks"] == [task]
 
 
 @pytest.mark.parametrize(
@@ -182,29 +199,64 @@ def test_after_an_erasure_nothing_is_left_and_old_tokens_are_refused(
 ) -> None:
     ann.delete(f"/api/tasks/{_create(ann)['id']}")
     _create(ann)
-    of_ann, of_bob = (_changes(actor)["next"] for actor in (ann, bob))
+    tokens, of_bob = (_changes(ann)["next"], _settled_token(ann)), _changes(bob)["next"]
 
     ann.delete("/api/me")
 
-    assert ann.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
+    for of_ann in tokens:
+        assert ann.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
     with engine.connect() as connection:
         assert connection.execute(text("SELECT * FROM task")).all() == []
     task = _create(ann)
-    assert ann.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
+    for of_ann in tokens:
+        assert ann.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
     assert _changes(ann)["tasks"] == [task]
     assert _changes(bob, of_bob)["tasks"] == []
 
 
 def test_the_token_of_another_user_is_refused(ann: TestClient, bob: TestClient) -> None:
-    of_ann = _changes(ann)["next"]
+    _create(ann)
+    _create(bob)
 
-    assert bob.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
+    for of_ann in (_changes(ann)["next"], _settled_token(ann)):
+        assert bob.get(f"/api/tasks/changes?since={of_ann}").json() == GONE
 
 
 def test_the_token_of_another_database_is_refused(ann: TestClient, engine: Engine) -> None:
     token = _changes(ann)["next"]
     with engine.connect() as connection:
-        connection.execute(text("UPDATE todo_backend_sync SET identity = identity + 1"))
+        connection.execute(text(CHANGE_IDENTITY))
+
+    assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
+
+
+def test_a_token_without_changes_is_checked_now_and_then(ann: TestClient, engine: Engine) -> None:
+    _create(ann)
+    token = _settled_token(ann)
+    checked_at = _fields(token)["checked_at"]
+    earlier = _token(_fields(token) | {"checked_at": checked_at - CHECK_INTERVAL_SECONDS})
+    assert _fields(_changes(ann, earlier)["next"])["checked_at"] >= checked_at
+
+    with engine.connect() as connection:
+        connection.execute(text(CHANGE_IDENTITY))
+
+    assert ann.get(f"/api/tasks/changes?since={earlier}").json() == GONE
+    assert _changes(ann, token)["next"] == token
+    _create(ann)
+    assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_row_that_another_transaction_wrote_is_not_the_latest_change(
+    ann: TestClient, engine: Engine
+) -> None:
+    """A restored dump has the same positions, but its rows were written by the restore."""
+    _create(ann)
+    token = _settled_token(ann)
+
+    with engine.connect() as connection:
+        connection.execute(text("UPDATE task SET title = title"))
+        connection.execute(text(CHANGE_IDENTITY))
 
     assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
 
@@ -245,6 +297,8 @@ def test_an_invalid_token_is_refused(ann: TestClient, since: str) -> None:
         *({name: value} for name in ("horizon", "changed", "id") for value in (-1, 2**63, "1.5")),
         {"known": None},
         {"origin": 1},
+        {"checked_at": -1},
+        *({"latest": value} for value in (1, [], [1, 2], [1, 2, 3], [2**63, 2, "3"])),
         {"is_first": "maybe"},
     ],
 )
@@ -345,8 +399,9 @@ def test_a_change_that_commits_late_is_not_missed(
     replica.pull()
     _retitle(other_connection, late["id"])
     ann.put(f"/api/tasks/{early['id']}", json={"title": "changed"})
-    replica.pull()
-    assert replica.titles() == ["late", "changed"]
+    for _ in range(3):
+        replica.pull()
+        assert replica.titles() == ["late", "changed"]
 
     other_connection.commit()
 

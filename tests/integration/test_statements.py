@@ -105,6 +105,24 @@ def test_an_operation_is_one_statement_with_the_owner(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_request_without_changes_is_one_statement(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    app, statements = request.getfixturevalue(f"traced_{kind}")
+    with TestClient(app, headers=bearer("ann")) as ann:
+        ann.post("/api/tasks", json={"title": "x"})
+        token = ""
+        for expected in (1, 2, 1):
+            statements.clear()
+            since = {"since": token} if token else {}
+
+            token = ann.get("/api/tasks/changes", params=since).json()["next"]
+
+            assert len(statements) == expected
+            assert all("task.user_id = 'ann'" in statement for statement in statements)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_listing_the_tags_is_one_statement(request: pytest.FixtureRequest, kind: str) -> None:
     app, statements = request.getfixturevalue(f"traced_{kind}")
     with TestClient(app, headers=bearer("ann")) as ann:

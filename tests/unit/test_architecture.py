@@ -70,7 +70,7 @@ def test_a_module_opens_with_one_sentence(module: str) -> None:
 
 
 # The statements of `main.py purge`, which no request executes.
-OF_ALL_USERS = re.compile(r"(_LATEST|RECORD_PURGE|PURGE) = ")
+OF_ALL_USERS = re.compile(r"(_LAST_REMOVED|RECORD_PURGE|PURGE) = ")
 STATEMENTS = re.compile(r"(?<![.\w])(?:select|Select|select_tasks|update|delete|exists|_update)\(")
 
 
