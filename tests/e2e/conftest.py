@@ -30,10 +30,21 @@ CHROMIUM = next(
 # Chromium contacts its vendor's servers at every start.
 LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
-needs_node = pytest.mark.skipif(
-    not (shutil.which("node") and shutil.which("npm")), reason="Node.js with npm is not installed"
-)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+INSTALLED = {
+    "Node.js with npm": shutil.which("node") is not None and shutil.which("npm") is not None,
+    "Chromium": CHROMIUM is not None,
+}
+needs_node, needs_chromium = map(pytest.mark.needs, INSTALLED)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a browser or npm packages, which takes minutes, unless asked for."""
+    for mark in item.iter_markers("needs"):
+        (program,) = mark.args
+        if not item.config.getoption("--all"):
+            pytest.skip(f"needs {program}: use the option --all")
+        if not INSTALLED[program]:
+            pytest.skip(f"{program} is not installed")
 
 
 def pytest_xdist_auto_num_workers() -> int:
