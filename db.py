@@ -42,13 +42,12 @@ class Database:
             self._threads = ThreadPoolExecutor(POOL_SIZE)
 
     async def run(self, user_id: str, work: Callable[[], Result]) -> Result:
-        """Wait until a connection is free, then run the work, without blocking the event loop.
+        """Run the work when a connection is free, without blocking the event loop.
 
         Raises:
             sqlalchemy.exc.TimeoutError: no connection became free in time.
 
         """
-        driver.start_deadline(driver.ANSWER_SECONDS)
         return await self.slots.run(user_id, partial(self._start, work))
 
     def close(self) -> None:
@@ -108,8 +107,9 @@ def _leave_read_only_server(failure: ExceptionContext) -> None:
 async def get_session(request: Request) -> AsyncIterator[Session]:
     """Yield a session, after checking that the schema is current. Opening one does no I/O."""
     database: Database = request.app.state.database
+    driver.start_deadline(driver.ANSWER_SECONDS)
     if not database.schema.is_current:
-        await database.schema.check()
+        await database.schema.check(driver.ANSWER_SECONDS)
     with Session(database.engine, info={"database": database}) as session:
         yield session
 

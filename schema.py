@@ -91,8 +91,8 @@ class Schema:
         self._lock = threading.Lock()
         self.is_current = False
 
-    async def check(self) -> None:
-        """Do what `require_current` does, in a thread and within ANSWER_SECONDS.
+    async def check(self, seconds: float) -> None:
+        """Do what `require_current` does, in a thread and in limited time.
 
         Raises:
             SchemaNotCurrentError, OperationalError: as `require_current` does.
@@ -100,7 +100,7 @@ class Schema:
 
         """
         try:
-            with anyio.fail_after(driver.ANSWER_SECONDS):
+            with anyio.fail_after(seconds):
                 await anyio.to_thread.run_sync(self.require_current, abandon_on_cancel=True)
         except TimeoutError as error:
             raise PoolTimeoutError("The schema check timed out") from error

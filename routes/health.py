@@ -8,6 +8,9 @@ from pydantic import BaseModel, Field
 from db import Database
 from errors import UNAVAILABLE
 
+# How long /ready may take. Load balancers allow a few seconds, and then give up on the process.
+READY_SECONDS = 2
+
 router = APIRouter()
 
 
@@ -38,5 +41,5 @@ async def ready(request: Request) -> Health:
     A load balancer should send requests only to processes that are ready.
     """
     database: Database = request.app.state.database
-    await database.schema.check()
+    await database.schema.check(READY_SECONDS)
     return Health(status="ok")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from sqlmodel import Session
 
+import driver
 import statements
 from auth import UNAUTHORIZED, CurrentUser
 from db import Database, SessionDep
@@ -172,6 +173,7 @@ async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[by
     lines, after = page
     yield lines
     while after is not None:
+        driver.start_deadline(driver.ANSWER_SECONDS)
         lines, after = await database.run(user.id, partial(read, after))
         yield lines
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import subprocess
 import time
 from collections import Counter
@@ -95,6 +96,10 @@ class Results:
         """Return the seconds from the moment to the next success."""
         ends = (a.began + a.seconds for a in self.responses if 200 <= a.status < 300)
         return min(end for end in ends if end > moment) - moment
+
+    def sent(self, since: float, until: float = math.inf) -> "Results":
+        """Return those of the requests that were sent in this time."""
+        return Results([a for a in self.responses if since <= a.began < until])
 
     @property
     def slowest(self) -> float:

@@ -25,6 +25,7 @@ import driver
 import overload
 from db import Database
 from main import create_app
+from routes import health
 from tests.actors import bearer, settings_for
 from tests.wire import Wire, wire_to
 
@@ -361,7 +362,7 @@ def test_a_slow_schema_check_does_not_delay_the_response(
 ) -> None:
     ended = threading.Event()
     with TestClient(app) as client:
-        monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(health, "READY_SECONDS", 0.1)
         monkeypatch.setattr(app.state.database.schema, "require_current", ended.wait)
 
         response = client.get("/ready")
@@ -369,6 +370,21 @@ def test_a_slow_schema_check_does_not_delay_the_response(
 
     assert response.status_code == 503
     assert response.json()["detail"] == "The database is not available; try again"
+
+
+def test_the_schema_check_counts_towards_the_time_of_a_request(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TestClient(app, headers=bearer("ann")) as ann:
+        monkeypatch.setattr(driver, "HANG_UP_AFTER_SECONDS", driver.ANSWER_SECONDS - 0.5)
+        schema = app.state.database.schema
+        schema.is_current = False
+        monkeypatch.setattr(schema, "require_current", lambda: time.sleep(0.6))
+        assert ann.get("/api/tasks").status_code == 503
+
+        schema.is_current = True
+
+        assert ann.get("/api/tasks").status_code == 200
 
 
 def test_connections_to_a_server_that_became_read_only_are_dropped(
