@@ -76,8 +76,10 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     task = theirs;
     if (Object.keys(edited()).length === 0) return false;
     element.classList.add("disputed");
-    message.textContent = "This was changed elsewhere meanwhile; above is how it is now.";
-    find(element, "[type=reset]", HTMLElement).textContent = "Take theirs";
+    message.textContent =
+      "This task was changed on another device. The new version is above. " +
+      "Choose whether to keep your changes.";
+    find(element, "[type=reset]", HTMLElement).textContent = "Discard mine";
     find(element, ".primary", HTMLElement).textContent = "Keep mine";
     return true;
   }

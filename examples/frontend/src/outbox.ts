@@ -135,7 +135,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   /** Sends a waiting change, unless the task has changed in the meantime. */
   async function deliver(entry: Entry): Promise<void> {
     if (entry.kind === "add") return done(entry, await send(entry));
-    if (entry.base.id < 0) throw new RefusedError(404, "It was not created");
+    if (entry.base.id < 0) throw new RefusedError(404, "It was not added");
     try {
       const { task, etag } = await api.read(entry.base);
       if (entry.kind === "edit" && has(task, entry.changes)) {
@@ -161,7 +161,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     const removal = own.find(({ kind }) => kind === "remove");
     if (removal) {
       own.forEach(drop);
-      reports.refused(removal, "It was changed elsewhere meanwhile");
+      reports.refused(removal, "It was changed on another device. Delete it again if you no longer need it");
       return;
     }
     const changes = own.map((change) => (change.kind === "edit" ? change.changes : {}));

@@ -74,7 +74,7 @@ export function createRow(first: Task, actions: RowActions): Row {
 
   function show(next: Task, unsent = false): void {
     actual = next;
-    mark.textContent = unsent ? "Not sent yet" : "";
+    mark.textContent = unsent ? "Not yet sent" : "";
     render();
   }
 
@@ -90,7 +90,7 @@ export function createRow(first: Task, actions: RowActions): Row {
     status.textContent = STATUS_NAMES[task.status];
     dueButton.hidden = task.due_date === null;
     showDue(due, task.due_date, task.status !== "completed");
-    dueButton.ariaLabel = `Change the date of ${task.title}: ${due.textContent}`;
+    dueButton.ariaLabel = `Change the due date of ${task.title}: ${due.textContent}`;
     element.dataset.priority = task.priority;
     priorityButton.hidden = task.priority === "medium";
     priority.textContent = priorityButton.hidden ? "" : PRIORITY_NAMES[task.priority];
@@ -113,7 +113,7 @@ export function createRow(first: Task, actions: RowActions): Row {
         const button = document.createElement("button");
         button.className = "fact tag";
         button.textContent = tag;
-        button.ariaLabel = `Show what is tagged ${tag}`;
+        button.ariaLabel = `Show tasks tagged ${tag}`;
         button.addEventListener("click", () => actions.showTag(tag));
         return button;
       }),
@@ -218,9 +218,17 @@ export function createRow(first: Task, actions: RowActions): Row {
 
     tell(theirs) {
       if (!editing || !element.classList.contains("edited")) return;
-      if (!theirs) editing.editor.tell("This was deleted elsewhere and cannot be saved.");
-      else if (theirs.updated_at > editing.task.updated_at) {
-        editing.editor.tell("This was changed elsewhere. If you save, you are asked what to keep.");
+      const { editor, task } = editing;
+      if (!theirs) {
+        editor.tell(
+          "This task was deleted on another device. " +
+            "You cannot save your changes, but you can copy them.",
+        );
+      } else if (theirs.updated_at > task.updated_at) {
+        editor.tell(
+          "This task was changed on another device. " +
+            "When you save, you can choose whether to keep your changes.",
+        );
       }
     },
 

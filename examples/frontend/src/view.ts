@@ -206,7 +206,7 @@ export function createView(actions: Actions) {
     clear,
     (asking) => {
       clear.dataset.asking = String(asking);
-      clear.textContent = asking ? "Really delete all?" : "Clear completed";
+      clear.textContent = asking ? "Delete completed?" : "Clear completed";
     },
     () => whileBusy(clear, actions.clearCompleted),
   );
@@ -301,11 +301,11 @@ export function createView(actions: Actions) {
 
     /** Shows in the header whether the server is unreachable, and which changes are unsent. */
     showConnection(offline: boolean, unsentChanges: string): void {
-      const text = [offline && "Offline", unsentChanges && `${unsentChanges} not sent yet`]
+      const text = [offline && "Offline", unsentChanges && `${unsentChanges} not yet sent`]
         .filter(Boolean)
         .join(" · ");
       if (offline && !connection.textContent?.startsWith("Offline")) {
-        announcement.textContent = "Offline. Your changes will be sent later.";
+        announcement.textContent = "You are offline. Your changes will be sent when you are back online.";
       }
       connection.textContent = text;
     },

@@ -25,8 +25,8 @@ from tests.e2e.server import Server
 pytestmark = [needs_node, needs_chromium]
 
 SEEN_WITHIN_MILLISECONDS = 5000
-UNSENT = "Not sent yet"
-CHANGED_ELSEWHERE = "This was changed elsewhere"
+UNSENT = "Not yet sent"
+CHANGED_ELSEWHERE = "This task was changed on another device"
 
 
 def test_what_is_done_in_one_browser_is_seen_in_the_other(ann: Page, anns_phone: Page) -> None:
@@ -86,7 +86,7 @@ def test_what_is_done_offline_is_kept_and_sent_once(
     expect_tasks(ann, "Bake rye bread", "Call Bob", f"Buy oat milk Completed {UNSENT}")
     ann.get_by_role("button", name="Delete: Call Bob").click()  # which ends the offer to undo
     ann.get_by_role("button", name="Undo").click()
-    expect(connection).to_have_text("Offline · 5 changes not sent yet")
+    expect(connection).to_have_text("Offline · 5 changes not yet sent")
     assert len(stored(postgresql_url)) == 3
 
     ann.context.set_offline(False)
@@ -116,7 +116,7 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
         ann.reload()
         expect(tasks(ann)).to_have_count(2)
         expect(tasks(ann).get_by_text(UNSENT)).to_have_count(2)
-        expect(ann.get_by_role("alert")).to_contain_text("Could not load the tasks.")
+        expect(ann.get_by_role("alert")).to_contain_text("Could not load your tasks.")
         questions: list[str] = []
 
         def dismiss(dialog: Dialog) -> None:
@@ -126,7 +126,9 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
         ann.once("dialog", dismiss)
         ann.get_by_role("button", name="Sign out").click()
         expect(tasks(ann)).to_have_count(2)
-        assert questions == ["2 changes not sent yet. Sign out and lose them?"]
+        assert questions == [
+            "You have 2 changes that are not yet sent. Sign out and discard them?"
+        ]
 
     ann.evaluate("window.dispatchEvent(new Event('focus'))")
     expect_tasks(ann, "Call Bob Pending", "Buy milk Completed")
@@ -180,13 +182,13 @@ def test_what_was_changed_offline_and_elsewhere_is_a_conflict(
         expect(alerts.filter(has_text=CHANGED_ELSEWHERE)).to_have_count(2)
         expect(ann.get_by_role("button", name="Sign out")).to_be_focused()
         expect(ann.locator("#banner")).to_contain_text(
-            "“Call Bob, soon” was changed elsewhere meanwhile. Choose which version to keep."
+            "“Call Bob, soon” was changed on another device. Choose whether to keep your changes."
         )
         assert stored(postgresql_url) == theirs
 
         bob, milk = (_row(ann, f"{title}, soon") for title in ("Call Bob", "Buy milk"))
         expect(bob.get_by_label("Title")).to_have_value("Call Alice")
-        bob.get_by_role("button", name="Take theirs").click()
+        bob.get_by_role("button", name="Discard mine").click()
         expect(bob.get_by_label("Title")).to_have_count(0)
         assert stored(postgresql_url) == theirs
         expect(milk.get_by_label("Title")).to_have_value("Buy oat milk")
@@ -219,7 +221,8 @@ def test_an_offline_deletion_of_a_task_that_was_changed_elsewhere_is_not_done(
     ann.context.set_offline(False)
 
     expect(ann.locator("#banner")).to_contain_text(
-        "“Rest” was not deleted. It was changed elsewhere meanwhile."
+        "Could not delete “Rest”. It was changed on another device. "
+        "Delete it again if you no longer need it."
     )
     expect_tasks(ann, "Rest well", "Buy milk")
     assert len(stored(postgresql_url)) == 2
@@ -239,7 +242,7 @@ def test_what_the_server_refuses_later_is_told_and_dropped(
 
     ann.context.set_offline(False)
 
-    expect(ann.locator("#banner")).to_contain_text("“Rest” was not changed. Task not found.")
+    expect(ann.locator("#banner")).to_contain_text("Could not update “Rest”. Task not found.")
     expect_tasks(ann, "Buy milk Pending")
     expect(ann.locator("#connection")).to_have_text("")
     assert stored(postgresql_url) == [("Buy milk", None, "pending")]
@@ -275,7 +278,7 @@ def test_an_open_editor_is_not_disturbed_by_changes_elsewhere(ann: Page, backend
         expect(title).to_have_value("Call Ali")
 
         elsewhere.delete(ids["Call Bob"]).raise_for_status()
-        expect(tasks(ann).get_by_role("alert")).to_contain_text("This was deleted elsewhere")
+        expect(tasks(ann).get_by_role("alert")).to_contain_text("This task was deleted on another device")
         expect(title).to_have_value("Call Ali")
         ann.get_by_role("button", name="Save").click()
         expect(ann.locator("#banner")).to_contain_text("Could not save the task. Task not found.")

@@ -121,7 +121,7 @@ def test_tasks_are_searched_sorted_and_cleared(
     expect_tasks(ann, "Cake")
     ann.get_by_label("Search").fill("_")
     expect_tasks(ann)
-    expect(ann.get_by_role("status")).to_have_text("Nothing matches “_”.")
+    expect(ann.get_by_role("status")).to_have_text("No tasks match “_”.")
     expect(ann.get_by_label("Search")).to_have_value("_")
 
     # What is added is shown, whatever was searched for.
@@ -139,7 +139,7 @@ def test_tasks_are_searched_sorted_and_cleared(
     expect_tasks(ann, "Cake", "Dates", "Bread", "ÄPFEL")
 
     clear.click()
-    asking = ann.get_by_role("button", name="Really delete all?")
+    asking = ann.get_by_role("button", name="Delete completed?")
     asking.press("Escape")
     expect(asking).to_have_count(0)
     assert len(stored(postgresql_url)) == 4
@@ -270,9 +270,9 @@ def test_a_change_is_shown_at_once_and_taken_back_where_it_is_refused(
     expect(ann.get_by_role("button", name="Complete: Call Alice")).to_be_focused()
     change().abort()
     # A server that cannot be reached has not refused it, so it is kept and sent again.
-    expect_tasks(ann, "Call Alice In progress Not sent yet", "Buy milk Pending")
+    expect_tasks(ann, "Call Alice In progress Not yet sent", "Buy milk Pending")
     change().continue_()
-    expect(tasks(ann).get_by_text("Not sent yet")).to_have_count(0)
+    expect(tasks(ann).get_by_text("Not yet sent")).to_have_count(0)
     expect_tasks(ann, "Call Alice In progress", "Buy milk Pending")
     expect(alert).to_be_hidden()
     assert sorted(stored(postgresql_url)) == [
@@ -292,7 +292,7 @@ def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
     enter(anns_phone, "Ann", "Sign in")
-    conflict = "This was changed elsewhere meanwhile"
+    conflict = "This task was changed on another device"
 
     _edit(ann, "Buy milk", title="Buy oat milk")
     _edit(anns_phone, "Buy milk", title="Buy soy milk")
@@ -302,7 +302,7 @@ def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
     expect(tasks(ann).get_by_role("alert")).to_contain_text(conflict)
     expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_label("Title")).to_have_value("Buy oat milk")
-    ann.get_by_role("button", name="Take theirs").click()
+    ann.get_by_role("button", name="Discard mine").click()
     expect(ann.get_by_label("Title")).to_have_count(0)
     expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_role("button", name="Edit: Buy soy milk")).to_be_focused()
@@ -344,7 +344,7 @@ def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
 
     with ann.expect_event("requestfailed", lambda request: request.method == "PATCH"):
         ann.get_by_role("button", name="Save").click()
-    expect(tasks(ann).get_by_text("Not sent yet")).to_have_count(0)
+    expect(tasks(ann).get_by_text("Not yet sent")).to_have_count(0)
 
     expect(ann.get_by_label("Title")).to_have_count(0)
     expect_tasks(ann, "Buy oat milk")
@@ -373,9 +373,9 @@ def test_the_page_of_an_origin_that_is_not_listed_is_refused(
     add(ann, "Buy milk")
 
     expect(ann.get_by_role("alert")).to_contain_text(
-        "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+        "Could not load your tasks. Cannot reach the task server. Reconnecting…"
     )
-    expect_tasks(ann, "Buy milk Pending Not sent yet")
+    expect_tasks(ann, "Buy milk Pending Not yet sent")
     assert any("blocked by CORS policy" in message for message in told)
     assert stored(postgresql_url) == []
     # Nothing else is wrong: outside the browser, her token is good.
@@ -444,12 +444,12 @@ def test_a_stopped_server_is_told_and_recovered_from(
     other_tab = ann.context.new_page()
     other_tab.goto("/")
 
-    expect_tasks(ann, "Call Bob Pending Not sent yet", "Buy milk")
+    expect_tasks(ann, "Call Bob Pending Not yet sent", "Buy milk")
     expect(ann.get_by_label("New task")).to_have_value("")
     # Both tabs know what is not sent, and only one of them sends it.
-    expect_tasks(other_tab, "Call Bob Pending Not sent yet")
+    expect_tasks(other_tab, "Call Bob Pending Not yet sent")
     expect(other_tab.get_by_role("alert")).to_contain_text(
-        "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+        "Could not load your tasks. Cannot reach the task server. Reconnecting…"
     )
 
     backend.start().wait("/ready")
@@ -457,7 +457,7 @@ def test_a_stopped_server_is_told_and_recovered_from(
     for tab in (ann, other_tab):
         tab.evaluate("window.dispatchEvent(new Event('focus'))")
         expect_tasks(tab, "Call Bob Pending", "Buy milk")
-        expect(tasks(tab).get_by_text("Not sent yet")).to_have_count(0)
+        expect(tasks(tab).get_by_text("Not yet sent")).to_have_count(0)
         expect(tab.get_by_role("alert")).to_be_hidden()
     assert len(stored(postgresql_url)) == 2
 
@@ -481,7 +481,7 @@ def test_an_answer_that_breaks_off_is_told_and_asked_for_again(ann: Page) -> Non
         ann.route("**/api/tasks?**", lambda route: route.continue_(url=broken))
         sign_up(ann, "Ann")
         expect(ann.get_by_role("alert")).to_contain_text(
-            "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+            "Could not load your tasks. Cannot reach the task server. Reconnecting…"
         )
 
         ann.unroute_all()
@@ -506,7 +506,7 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
 
     def delete(password: str) -> None:
         dialog.get_by_label("Password").fill(password)
-        dialog.get_by_role("button", name="Delete for good").click()
+        dialog.get_by_role("button", name="Delete account").click()
 
     ann.get_by_role("button", name="Delete account").click()
     delete("wrong donkey")
@@ -514,13 +514,13 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
     backend.stop()
     delete("correct horse")
     expect(dialog.get_by_role("alert")).to_have_text(
-        "Your tasks cannot be erased now; nothing was deleted"
+        "Could not delete your account. Try again later."
     )
     backend.start().wait("/ready")
     assert len(stored(postgresql_url)) == 2
     delete("correct horse")
 
-    expect(ann.get_by_text("Your account and your tasks are erased.")).to_be_visible()
+    expect(ann.get_by_text("Your account and all your tasks were deleted.")).to_be_visible()
     assert stored(postgresql_url) == [("Call Ann", None, "pending")]
     fill_in(ann, "Ann", "Sign in")
     expect(ann.get_by_text("Invalid email or password")).to_be_visible()
