@@ -12,8 +12,8 @@ export interface Editor {
   element: HTMLFormElement;
   focus(field: EditorField): void;
   /**
-   * Asks which version to keep. Fields that the user has not edited take the other version's values.
-   * Returns whether there is anything to ask.
+   * Asks whether to keep the user's changes. Fields without changes take the values of `theirs`.
+   * Returns false if there are no changes left to ask about.
    */
   showConflict(theirs: Task, mine?: TaskUpdate): boolean;
   /** Shows what happened to the task elsewhere. */
@@ -64,7 +64,7 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     save(edited());
   });
   element.addEventListener("keydown", (event) => {
-    // Ignore an Escape or Enter that ends an IME composition, for example of Japanese.
+    // Ignore an Escape or Enter that ends an IME composition, for example in Japanese.
     if (event.isComposing) return;
     if (event.key === "Escape") element.reset();
     // Enter alone saves in the title, and starts a new line in the description.

@@ -73,7 +73,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
   function showTags(next: TagCount[]): void {
     tags = next;
     const { tag: current } = chosen();
-    // Keep the chosen tag, even if no task has it any more.
+    // Keep the chosen tag, even if no task has it anymore.
     const gone = current && !next.some(({ tag }) => tag === current);
     const shown = gone ? [...next, { tag: current, tasks: 0 }] : next;
     const [any] = tagFilter.querySelectorAll("label");
@@ -162,7 +162,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
       );
     },
 
-    /** Says why nothing is listed. */
+    /** Explains why the list is empty. */
     emptyText(): string {
       const choice = chosen();
       if (choice.q) return `No tasks match “${choice.q}”.`;

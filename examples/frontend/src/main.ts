@@ -22,7 +22,7 @@ const OPEN_FAILED = "Could not load the page";
 const LIST_FAILED = "Could not load your tasks";
 const VERBS = { add: "add", edit: "update", remove: "delete" };
 
-/** The state from a sign-in to the sign-out. */
+/** The state between sign-in and sign-out. */
 interface Desk {
   user: account.User;
   api: Api;
@@ -34,9 +34,9 @@ interface Desk {
   wanted: number;
   /** The listed tasks, as the server returned them. */
   page: TaskPage;
-  /** Whether the server may return other tasks for the query by now. */
+  /** Whether the query may return different tasks now. */
   stale: boolean;
-  /** Aborts the latest call of list(). The next call does so. */
+  /** Aborts the latest call of list(), for example when the next one starts. */
   listing: AbortController;
 }
 
@@ -96,7 +96,7 @@ const actions: Actions = {
   read: async (task) => {
     let version: TaskVersion | undefined;
     await attempt("Could not open the task", async ({ api, outbox, sync }) => {
-      // The server does not know unsent changes.
+      // The server does not have unsent changes yet.
       const isOurs = outbox.unsent().has(task.id);
       if (!isOurs && !sync.isOffline()) version = await readIfReachable(api, task);
       version ??= { task, etag: "" };
@@ -255,7 +255,7 @@ function setStatus(failure: string, words: string, task: Task, status: Task["sta
   );
 }
 
-/** Sends the change, or shows that it is not sent yet. */
+/** Sends the change, or shows that it is not yet sent. */
 async function perform(here: Desk, change: Change, words: string, etag?: string): Promise<void> {
   const sent = await here.outbox.put(change, etag);
   if (here !== desk) return;
@@ -390,7 +390,7 @@ function report(failure: string, error: unknown): void {
   if (error instanceof SessionEndedError) {
     leave("Your session has ended. Sign in again.");
   } else if (error instanceof UnavailableError) {
-    // If a retry fails, keep the banner, which says what the user could not do.
+    // If a retry fails, keep the banner: it says which action of the user failed.
     if (!reconnecting || failure !== LIST_FAILED) {
       view.showError(`${failure}. ${error.message}. Reconnecting…`, "retry");
     }

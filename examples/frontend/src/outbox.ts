@@ -4,7 +4,7 @@ import type { User } from "./account";
 import type { Api, NewTask, Task, TaskUpdate, TaskVersion } from "./api";
 import { RefusedError, UnavailableError } from "./errors";
 
-/** What the user did to a task that looked like `base`. A new task has a negative id until it is sent. */
+/** A change that the user made to the version `base`. A new task has a negative id until it is sent. */
 export type Change = { base: Task } & (
   | { kind: "add"; draft: NewTask; key: string }
   | { kind: "edit"; changes: TaskUpdate }
@@ -36,7 +36,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   const sending = new Set<string>();
   /** The server's versions of tasks in conflict, by the `at` of the change. */
   const disputes = new Map<string, TaskVersion>();
-  /** The ids that the server gave to tasks created offline, for an editor that was opened before. */
+  /** The server's ids of tasks created offline, for editors that were opened before the tasks were sent. */
   const realIds = new Map<number, number>();
 
   // Each change has its own key, so tabs that write at the same time do not overwrite each other.
@@ -116,7 +116,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
 
   /** Sends all waiting changes. Throws if the server is unreachable, and keeps the rest. */
   async function flush(): Promise<void> {
-    // In one tab at a time: otherwise, a tab would treat this tab's changes as conflicts.
+    // One tab at a time: otherwise, each tab would treat the other's changes as conflicts.
     await navigator.locks.request(prefix, async () => {
       for (;;) {
         const entry = waiting().find(({ at }) => !disputes.has(at));

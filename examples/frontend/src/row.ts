@@ -13,19 +13,19 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
 
 const PRIORITY_NAMES: Record<Priority, string> = { high: "High", medium: "Medium", low: "Low" };
 
-/** What the user can do with a task. The promises return whether it succeeded, or its result. */
+/** What the user can do with a task. The promises resolve to the result, or to whether it succeeded. */
 export interface RowActions {
   start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
   reopen(task: Task): Promise<boolean>;
   read(task: Task): Promise<TaskVersion | undefined>;
-  /** If the task has another version by now, returns that version instead of saving. */
+  /** If the task has changed since this version, returns the current version instead of saving. */
   save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
-  /** Called when an editor was closed. */
+  /** Called after an editor has closed. */
   closed(): void;
   /** Called when the user has decided which version to keep. */
   settle(task: Task): void;
-  /** Can be undone for some seconds. */
+  /** The user can undo this for a few seconds. */
   remove(task: Task): void;
   showTag(tag: string): void;
 }
@@ -34,9 +34,9 @@ export interface Row {
   element: HTMLLIElement;
   show(task: Task, unsent?: boolean): void;
   isEdited(): boolean;
-  /** Asks which version to keep of a task that was changed here and elsewhere. */
+  /** Asks whether to keep the user's changes to a task that has also changed elsewhere. */
   showDispute(theirs: TaskVersion, mine: TaskUpdate): void;
-  /** Shows in the editor that the task was changed or, without `theirs`, deleted elsewhere. */
+  /** Shows in the editor that the task was changed elsewhere or, without `theirs`, deleted. */
   tell(theirs?: Task): void;
   /** Renders the row again: a task that was due today may be overdue by now. */
   render(): void;

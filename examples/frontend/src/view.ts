@@ -1,4 +1,4 @@
-/** What the page shows, and the events of the user. */
+/** What the page shows, and how it responds to the user. */
 
 import type { User } from "./account";
 import { createAddForm } from "./adding";
@@ -65,10 +65,10 @@ export function createView(actions: Actions) {
   });
 
   const rows = new Map<number, Row>();
-  /** The list of the server, with the unsent changes applied. */
+  /** The server's list, with the unsent changes applied. */
   let listed = NOTHING;
   let unsent: ReadonlySet<number> = new Set();
-  /** The ids of tasks that are deleted, or will be unless the user undoes that. */
+  /** The ids of tasks that are deleted, or will be unless the user undoes the deletion. */
   const removed = new Set<number>();
   let removal: Promise<boolean> = Promise.resolve(true);
   let day = dayOf(new Date());
@@ -130,7 +130,7 @@ export function createView(actions: Actions) {
     showTag: filters.showTag,
   };
 
-  /** Hides the task immediately, and deletes it unless the user undoes that. */
+  /** Hides the task immediately, and deletes it unless the user undoes the deletion. */
   async function remove(task: Task): Promise<boolean> {
     removed.add(task.id);
     showTasks(listed);

@@ -41,7 +41,7 @@ def _task(
     return {"title": title, "due_date": due_date, "priority": priority, "tags": list(tags)}
 
 
-def test_a_task_is_added_with_date_tag_and_priority_by_one_line(ann: Page, backend: Server) -> None:
+def test_one_line_adds_a_task_with_due_date_tag_and_priority(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     preview = ann.locator("#preview")
@@ -102,7 +102,7 @@ READINGS: list[tuple[str, list[str]]] = [
 ]
 
 
-def test_a_line_is_read_as_title_date_priority_and_tags(ann: Page) -> None:
+def test_a_line_is_read_as_title_due_date_priority_and_tags(ann: Page) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     read = {}
@@ -126,7 +126,7 @@ def test_a_line_is_read_as_title_date_priority_and_tags(ann: Page) -> None:
         ("Pacific/Pago_Pago", ["Today", "Tomorrow", "Friday", "Saturday 8:00 AM"]),
     ],
 )
-def test_what_is_overdue_depends_on_the_users_own_time_zone(
+def test_the_users_time_zone_decides_what_is_overdue(
     browser: Browser, site: Server, backend: Server, zone: str, words: list[str]
 ) -> None:
     with opened(browser, site, timezone=zone) as ann:
@@ -164,7 +164,7 @@ def test_a_task_becomes_overdue_while_the_page_is_open(ann: Page, backend: Serve
     expect_tasks(ann, "Call Bob Pending Today", "Buy milk Pending Overdue: Yesterday")
 
 
-def test_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) -> None:
+def test_due_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     import_tasks(ann, backend, _task("Call Bob", "2026-12-24", "high", ("work",)), _task("Rest"))
@@ -202,7 +202,7 @@ def test_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) 
     assert _planned(ann, backend)[1] == _task("Call Bob", None, "low", ("friends", "at home"))
 
 
-def test_tasks_are_filtered_by_date_priority_and_tag(ann: Page, backend: Server) -> None:
+def test_tasks_are_filtered_by_due_date_priority_and_tag(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     import_tasks(
