@@ -12,8 +12,8 @@ export interface Editor {
   element: HTMLFormElement;
   focus(field: EditorField): void;
   /**
-   * Asks whether to keep the user's changes. Fields without changes take the values of `theirs`.
-   * Returns false if there are no changes left to ask about.
+   * Asks which version to keep. Fields that the user has not edited take the values of `theirs`.
+   * Returns false if the versions do not differ.
    */
   showConflict(theirs: Task, mine?: TaskUpdate): boolean;
   /** Shows what happened to the task elsewhere. */
@@ -78,7 +78,7 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     element.classList.add("disputed");
     message.textContent =
       "This task was changed on another device. The new version is above. " +
-      "Choose whether to keep your changes.";
+      "Choose which one to keep.";
     find(element, "[type=reset]", HTMLElement).textContent = "Discard mine";
     find(element, ".primary", HTMLElement).textContent = "Keep mine";
     return true;

@@ -204,7 +204,7 @@ function open(user: account.User): void {
       complain(`Could not ${VERBS[change.kind]} “${change.base.title}”. ${reason}.`);
     },
     disputed: (task) =>
-      complain(`“${task.title}” was changed on another device. Choose whether to keep your changes.`),
+      complain(`“${task.title}” was changed on another device. Choose which version to keep.`),
   });
   const sync = startSync(api, close.signal, {
     online: (news) => catchUp(here, news),

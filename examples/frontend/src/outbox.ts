@@ -4,7 +4,7 @@ import type { User } from "./account";
 import type { Api, NewTask, Task, TaskUpdate, TaskVersion } from "./api";
 import { RefusedError, UnavailableError } from "./errors";
 
-/** A change that the user made to the version `base`. A new task has a negative id until it is sent. */
+/** A change by the user to the version `base`. A new task has a negative id until it is sent. */
 export type Change = { base: Task } & (
   | { kind: "add"; draft: NewTask; key: string }
   | { kind: "edit"; changes: TaskUpdate }
@@ -36,7 +36,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   const sending = new Set<string>();
   /** The server's versions of tasks in conflict, by the `at` of the change. */
   const disputes = new Map<string, TaskVersion>();
-  /** The server's ids of tasks created offline, for editors that were opened before the tasks were sent. */
+  /** The server's ids of tasks created offline, for editors that still use the negative id. */
   const realIds = new Map<number, number>();
 
   // Each change has its own key, so tabs that write at the same time do not overwrite each other.
@@ -161,7 +161,8 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     const removal = own.find(({ kind }) => kind === "remove");
     if (removal) {
       own.forEach(drop);
-      reports.refused(removal, "It was changed on another device. Delete it again if you no longer need it");
+      const reason = "It was changed on another device. Delete it again if you no longer need it";
+      reports.refused(removal, reason);
       return;
     }
     const changes = own.map((change) => (change.kind === "edit" ? change.changes : {}));

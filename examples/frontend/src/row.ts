@@ -13,7 +13,7 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
 
 const PRIORITY_NAMES: Record<Priority, string> = { high: "High", medium: "Medium", low: "Low" };
 
-/** What the user can do with a task. The promises resolve to the result, or to whether it succeeded. */
+/** What the user can do with a task. Each promise returns the result, or whether it succeeded. */
 export interface RowActions {
   start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
@@ -34,7 +34,7 @@ export interface Row {
   element: HTMLLIElement;
   show(task: Task, unsent?: boolean): void;
   isEdited(): boolean;
-  /** Asks whether to keep the user's changes to a task that has also changed elsewhere. */
+  /** Asks which version to keep of a task that was changed both here and elsewhere. */
   showDispute(theirs: TaskVersion, mine: TaskUpdate): void;
   /** Shows in the editor that the task was changed elsewhere or, without `theirs`, deleted. */
   tell(theirs?: Task): void;
@@ -227,7 +227,7 @@ export function createRow(first: Task, actions: RowActions): Row {
       } else if (theirs.updated_at > task.updated_at) {
         editor.tell(
           "This task was changed on another device. " +
-            "When you save, you can choose whether to keep your changes.",
+            "When you save, you can choose which version to keep.",
         );
       }
     },

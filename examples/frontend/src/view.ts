@@ -305,7 +305,8 @@ export function createView(actions: Actions) {
         .filter(Boolean)
         .join(" · ");
       if (offline && !connection.textContent?.startsWith("Offline")) {
-        announcement.textContent = "You are offline. Your changes will be sent when you are back online.";
+        announcement.textContent =
+          "You are offline. Your changes will be sent when you are back online.";
       }
       connection.textContent = text;
     },

@@ -178,7 +178,7 @@ def test_a_task_changed_both_offline_and_elsewhere_is_a_conflict(
         expect(alerts.filter(has_text=CHANGED_ELSEWHERE)).to_have_count(2)
         expect(ann.get_by_role("button", name="Sign out")).to_be_focused()
         expect(ann.locator("#banner")).to_contain_text(
-            "“Call Bob, soon” was changed on another device. Choose whether to keep your changes."
+            "“Call Bob, soon” was changed on another device. Choose which version to keep."
         )
         assert stored(postgresql_url) == theirs
 

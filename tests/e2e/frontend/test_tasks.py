@@ -285,7 +285,7 @@ def _refuse(request: Route) -> None:
     request.fulfill(status=422, headers=ANY_ORIGIN, json=REFUSAL)
 
 
-def test_saving_an_outdated_edit_asks_whether_to_keep_it(
+def test_saving_an_outdated_edit_asks_which_version_to_keep(
     ann: Page, anns_phone: Page, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
