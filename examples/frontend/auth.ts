@@ -50,6 +50,6 @@ async function eraseTasks({ id }: { id: string }): Promise<void> {
   }).catch((cause: unknown) => console.error(cause));
   if (response?.ok) return;
   throw new APIError("SERVICE_UNAVAILABLE", {
-    message: "Your tasks cannot be erased now; nothing was deleted",
+    message: "Could not delete your account. Try again later.",
   });
 }

@@ -86,10 +86,10 @@ async function answerOf<T>(call: Promise<T>): Promise<T> {
     // better-auth exports only the type of this error. Without a status, it is a network error.
     const { status, statusText, error } = cause as Partial<BetterFetchError>;
     if (status === undefined) {
-      throw new UnavailableError("The sign-in server cannot be reached", 0, { cause });
+      throw new UnavailableError("Cannot reach the sign-in server", 0, { cause });
     }
     if (status === 429 || status >= 500) {
-      const message = error?.message ?? "The sign-in server cannot answer now";
+      const message = error?.message ?? "The sign-in server is unavailable";
       throw new UnavailableError(message, 0, { cause });
     }
     throw new RefusedError(status, error?.message ?? statusText);

@@ -34,7 +34,7 @@ export function createAddForm(add: (task: NewTask) => Promise<boolean>) {
     if (!input.value.trim()) kept.clear();
     const { task, parts } = read();
     const tooLong = [...task.title].length > TITLE_MAX_CHARS;
-    input.setCustomValidity(tooLong ? `A title has at most ${TITLE_MAX_CHARS} characters` : "");
+    input.setCustomValidity(tooLong ? `Use at most ${TITLE_MAX_CHARS} characters for the title.` : "");
     const completions = completionsOf(input.value, tags);
     // Update only on a change: a part may have the focus, or be read out by a screen reader.
     const next = JSON.stringify([parts.length > 0 && task, parts, completions]);
@@ -66,8 +66,8 @@ export function createAddForm(add: (task: NewTask) => Promise<boolean>) {
     words.textContent = text;
     if (kind !== "tag") chip.append(icon(kind === "due" ? "calendar" : "flag"));
     chip.append(words);
-    chip.title = `Keep “${typed.join(" ")}” as words`;
-    chip.ariaLabel = `${text}: keep it as words`;
+    chip.title = `Keep “${typed.join(" ")}” in the title`;
+    chip.ariaLabel = `${text}: keep in the title`;
     chip.addEventListener("click", () => {
       for (const part of typed) kept.add(part);
       show();

@@ -68,7 +68,7 @@ export function createApi(baseUrl: string, tokens: Tokens, signal: AbortSignal) 
       return response;
     } catch (cause) {
       request.signal.throwIfAborted();
-      throw new UnavailableError("The task server cannot be reached", 0, { cause });
+      throw new UnavailableError("Cannot reach the task server", 0, { cause });
     }
   }
 
@@ -151,7 +151,7 @@ async function answerOf<T>(call: Promise<Answer<T>>): Promise<{ data: T; headers
   const { data, error, response } = await call;
   if (response.ok) return { data: data as T, headers: response.headers };
   // An error of a proxy may have another body than those of the server.
-  const message = error?.detail ?? `The task server answered ${response.status}`;
+  const message = error?.detail ?? `The task server returned an error (${response.status})`;
   if (!UNAVAILABLE.includes(response.status)) throw new RefusedError(response.status, message);
   throw new UnavailableError(message, Number(response.headers.get("Retry-After")) || 0);
 }

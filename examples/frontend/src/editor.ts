@@ -12,8 +12,8 @@ export interface Editor {
   element: HTMLFormElement;
   focus(field: EditorField): void;
   /**
-   * Asks which version to keep. Fields that the user has not edited take the other version's values.
-   * Returns whether there is anything to ask.
+   * Asks which version to keep. Fields that the user has not edited take the values of `theirs`.
+   * Returns false if the versions do not differ.
    */
   showConflict(theirs: Task, mine?: TaskUpdate): boolean;
   /** Shows what happened to the task elsewhere. */
@@ -64,7 +64,7 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     save(edited());
   });
   element.addEventListener("keydown", (event) => {
-    // Ignore an Escape or Enter that ends an IME composition, for example of Japanese.
+    // Ignore an Escape or Enter that ends an IME composition, for example in Japanese.
     if (event.isComposing) return;
     if (event.key === "Escape") element.reset();
     // Enter alone saves in the title, and starts a new line in the description.
@@ -76,8 +76,10 @@ export function createEditor(first: Task, save: (changes: TaskUpdate) => unknown
     task = theirs;
     if (Object.keys(edited()).length === 0) return false;
     element.classList.add("disputed");
-    message.textContent = "This was changed elsewhere meanwhile; above is how it is now.";
-    find(element, "[type=reset]", HTMLElement).textContent = "Take theirs";
+    message.textContent =
+      "This task was changed on another device. The new version is above. " +
+      "Choose which one to keep.";
+    find(element, "[type=reset]", HTMLElement).textContent = "Discard mine";
     find(element, ".primary", HTMLElement).textContent = "Keep mine";
     return true;
   }

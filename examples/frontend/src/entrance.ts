@@ -6,7 +6,7 @@ import { find, whileBusy } from "./dom";
 export interface AccountActions {
   signIn(email: string, password: string): Promise<void>;
   signUp(name: string, email: string, password: string): Promise<void>;
-  /** Returns the reason if the account was not deleted. */
+  /** Returns the reason if the account was not deleted, or an empty string. */
   erase(password: string): Promise<string>;
 }
 

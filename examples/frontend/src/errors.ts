@@ -1,6 +1,6 @@
 /** The kinds of failed requests, which the page handles differently. */
 
-/** The server refused the request. The message is the server's, and readable by users. */
+/** The server refused the request. The message comes from the server and is meant for users. */
 export class RefusedError extends Error {
   constructor(
     readonly status: number,

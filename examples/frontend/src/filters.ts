@@ -19,9 +19,9 @@ interface Choice {
 
 const EMPTY: Record<TaskStatus | "", string> = {
   "": "No tasks yet. Add your first one above.",
-  pending: "Nothing is pending.",
-  in_progress: "Nothing is in progress.",
-  completed: "Nothing is completed yet.",
+  pending: "No pending tasks.",
+  in_progress: "No tasks in progress.",
+  completed: "No completed tasks yet.",
 };
 
 const OPEN: TaskStatus[] = ["pending", "in_progress"];
@@ -73,7 +73,7 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
   function showTags(next: TagCount[]): void {
     tags = next;
     const { tag: current } = chosen();
-    // Keep the chosen tag, even if no task has it any more.
+    // Keep the chosen tag, even if no task has it anymore.
     const gone = current && !next.some(({ tag }) => tag === current);
     const shown = gone ? [...next, { tag: current, tasks: 0 }] : next;
     const [any] = tagFilter.querySelectorAll("label");
@@ -162,17 +162,17 @@ export function createFilters(changed: (query: TaskQuery) => unknown) {
       );
     },
 
-    /** Says why nothing is listed. */
+    /** Explains why the list is empty. */
     emptyText(): string {
       const choice = chosen();
-      if (choice.q) return `Nothing matches “${choice.q}”.`;
+      if (choice.q) return `No tasks match “${choice.q}”.`;
       const filters = filtersOf(choice);
-      if (filters.length > 1) return "Nothing matches these filters.";
-      if (choice.due === "today") return "Nothing is due today.";
-      if (choice.due === "overdue") return "Nothing is overdue.";
-      if (choice.due === "none") return "Every task has a date.";
-      if (choice.priority) return `Nothing has ${choice.priority} priority.`;
-      if (choice.tag) return `Nothing is tagged “${choice.tag}”.`;
+      if (filters.length > 1) return "No tasks match these filters.";
+      if (choice.due === "today") return "No tasks due today.";
+      if (choice.due === "overdue") return "No overdue tasks.";
+      if (choice.due === "none") return "Every task has a due date.";
+      if (choice.priority) return `No ${choice.priority}-priority tasks.`;
+      if (choice.tag) return `No tasks tagged “${choice.tag}”.`;
       return EMPTY[choice.status];
     },
   };

@@ -18,11 +18,11 @@ const PAGE_SIZE = 20;
 const LIMIT_MAX = 100; // the task server's limit
 const NOTHING: TaskPage = { tasks: [], total: 0, next: undefined };
 const RETRY_SECONDS = 3;
-const OPEN_FAILED = "Could not open the page";
-const LIST_FAILED = "Could not load the tasks";
-const NOT_DONE = { add: "added", edit: "changed", remove: "deleted" };
+const OPEN_FAILED = "Could not load the page";
+const LIST_FAILED = "Could not load your tasks";
+const VERBS = { add: "add", edit: "update", remove: "delete" };
 
-/** The state from a sign-in to the sign-out. */
+/** The state between sign-in and sign-out. */
 interface Desk {
   user: account.User;
   api: Api;
@@ -34,9 +34,9 @@ interface Desk {
   wanted: number;
   /** The listed tasks, as the server returned them. */
   page: TaskPage;
-  /** Whether the server may return other tasks for the query by now. */
+  /** Whether the query may return different tasks now. */
   stale: boolean;
-  /** Aborts the latest call of list(). The next call does so. */
+  /** Aborts the latest call of list(), for example when the next one starts. */
   listing: AbortController;
 }
 
@@ -55,7 +55,10 @@ const actions: Actions = {
   signOut: () =>
     attempt("Could not sign out", async ({ outbox }) => {
       const unsent = outbox.count();
-      const question = `${changesIn(unsent)} not sent yet. Sign out and lose ${unsent === 1 ? "it" : "them"}?`;
+      const question =
+        unsent === 1
+          ? "You have 1 change that is not yet sent. Sign out and discard it?"
+          : `You have ${unsent} changes that are not yet sent. Sign out and discard them?`;
       if (unsent > 0 && !window.confirm(question)) return;
       await account.signOut();
       outbox.clear();
@@ -68,7 +71,7 @@ const actions: Actions = {
       await account.erase(password);
       desk?.outbox.clear();
       view.forgetDraft();
-      leave("Your account and your tasks are erased.");
+      leave("Your account and all your tasks were deleted.");
       return "";
     } catch (error) {
       return reasonOf(error);
@@ -93,7 +96,7 @@ const actions: Actions = {
   read: async (task) => {
     let version: TaskVersion | undefined;
     await attempt("Could not open the task", async ({ api, outbox, sync }) => {
-      // The server does not know unsent changes.
+      // The server does not have unsent changes yet.
       const isOurs = outbox.unsent().has(task.id);
       if (!isOurs && !sync.isOffline()) version = await readIfReachable(api, task);
       version ??= { task, etag: "" };
@@ -131,7 +134,8 @@ const actions: Actions = {
 
   clearCompleted: () =>
     change("Could not clear the completed tasks", async ({ api }) => {
-      view.announce(`Deleted: ${await api.removeCompleted()} completed`);
+      const deleted = await api.removeCompleted();
+      view.announce(`Deleted ${deleted} completed ${deleted === 1 ? "task" : "tasks"}`);
     }),
 
   filter: (query) =>
@@ -171,7 +175,7 @@ async function readConfig(): Promise<{ apiUrl: string }> {
   try {
     return await (await fetch("/config.json")).json();
   } catch (cause) {
-    throw new UnavailableError("Its server cannot be reached", 0, { cause });
+    throw new UnavailableError("Cannot reach the server", 0, { cause });
   }
 }
 
@@ -197,10 +201,10 @@ function open(user: account.User): void {
     sent: (change, task) => showSent(here, change, task),
     refused: (change, reason) => {
       if (change.kind === "remove") view.restore(change.base);
-      complain(`“${change.base.title}” was not ${NOT_DONE[change.kind]}. ${reason}.`);
+      complain(`Could not ${VERBS[change.kind]} “${change.base.title}”. ${reason}.`);
     },
     disputed: (task) =>
-      complain(`“${task.title}” was changed elsewhere meanwhile. Choose which version to keep.`),
+      complain(`“${task.title}” was changed on another device. Choose which version to keep.`),
   });
   const sync = startSync(api, close.signal, {
     online: (news) => catchUp(here, news),
@@ -251,12 +255,12 @@ function setStatus(failure: string, words: string, task: Task, status: Task["sta
   );
 }
 
-/** Sends the change, or shows that it is not sent yet. */
+/** Sends the change, or shows that it is not yet sent. */
 async function perform(here: Desk, change: Change, words: string, etag?: string): Promise<void> {
   const sent = await here.outbox.put(change, etag);
   if (here !== desk) return;
   const title = change.kind === "edit" ? change.changes.title : undefined;
-  view.announce(`${words}: ${title ?? change.base.title}${sent ? "" : ". Not sent yet."}`);
+  view.announce(`${words}: ${title ?? change.base.title}${sent ? "" : ". Not yet sent."}`);
   if (sent) return;
   show(here);
   here.sync.wake();
@@ -318,7 +322,7 @@ async function catchUp(here: Desk, { tasks, deleted, isFirst }: News): Promise<v
   if (here !== desk) return;
   showConnection(here);
   const sent = unsent - here.outbox.count();
-  if (sent > 0) view.announce(`Sent: ${changesIn(sent)}`);
+  if (sent > 0) view.announce(`Sent ${changesIn(sent)}`);
   if (here.stale || sent > 0) await attempt(LIST_FAILED, refresh);
 }
 
@@ -384,9 +388,9 @@ async function attempt(failure: string, action: (here: Desk) => Promise<void>): 
 
 function report(failure: string, error: unknown): void {
   if (error instanceof SessionEndedError) {
-    leave("Your session has ended; sign in again.");
+    leave("Your session has ended. Sign in again.");
   } else if (error instanceof UnavailableError) {
-    // If a retry fails, keep the banner, which says what the user could not do.
+    // If a retry fails, keep the banner: it says which action of the user failed.
     if (!reconnecting || failure !== LIST_FAILED) {
       view.showError(`${failure}. ${error.message}. Reconnecting…`, "retry");
     }
@@ -416,7 +420,7 @@ function connected(): void {
   if (!reconnecting) return;
   reconnecting = false;
   view.hideError();
-  view.announce("Connected again");
+  view.announce("Back online");
 }
 
 function reasonOf(error: unknown): string {

@@ -4,7 +4,7 @@ import type { User } from "./account";
 import type { Api, NewTask, Task, TaskUpdate, TaskVersion } from "./api";
 import { RefusedError, UnavailableError } from "./errors";
 
-/** What the user did to a task that looked like `base`. A new task has a negative id until it is sent. */
+/** A change by the user to the version `base`. A new task has a negative id until it is sent. */
 export type Change = { base: Task } & (
   | { kind: "add"; draft: NewTask; key: string }
   | { kind: "edit"; changes: TaskUpdate }
@@ -36,7 +36,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   const sending = new Set<string>();
   /** The server's versions of tasks in conflict, by the `at` of the change. */
   const disputes = new Map<string, TaskVersion>();
-  /** The ids that the server gave to tasks created offline, for an editor that was opened before. */
+  /** The server's ids of tasks created offline, for editors that still use the negative id. */
   const realIds = new Map<number, number>();
 
   // Each change has its own key, so tabs that write at the same time do not overwrite each other.
@@ -116,7 +116,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
 
   /** Sends all waiting changes. Throws if the server is unreachable, and keeps the rest. */
   async function flush(): Promise<void> {
-    // In one tab at a time: otherwise, a tab would treat this tab's changes as conflicts.
+    // One tab at a time: otherwise, each tab would treat the other's changes as conflicts.
     await navigator.locks.request(prefix, async () => {
       for (;;) {
         const entry = waiting().find(({ at }) => !disputes.has(at));
@@ -135,7 +135,7 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
   /** Sends a waiting change, unless the task has changed in the meantime. */
   async function deliver(entry: Entry): Promise<void> {
     if (entry.kind === "add") return done(entry, await send(entry));
-    if (entry.base.id < 0) throw new RefusedError(404, "It was not created");
+    if (entry.base.id < 0) throw new RefusedError(404, "It was not added");
     try {
       const { task, etag } = await api.read(entry.base);
       if (entry.kind === "edit" && has(task, entry.changes)) {
@@ -161,7 +161,8 @@ export function createOutbox(user: User, api: Api, reports: Reports) {
     const removal = own.find(({ kind }) => kind === "remove");
     if (removal) {
       own.forEach(drop);
-      reports.refused(removal, "It was changed elsewhere meanwhile");
+      const reason = "It was changed on another device. Delete it again if you no longer need it";
+      reports.refused(removal, reason);
       return;
     }
     const changes = own.map((change) => (change.kind === "edit" ? change.changes : {}));

@@ -13,19 +13,19 @@ const STATUS_NAMES: Record<TaskStatus, string> = {
 
 const PRIORITY_NAMES: Record<Priority, string> = { high: "High", medium: "Medium", low: "Low" };
 
-/** What the user can do with a task. The promises return whether it succeeded, or its result. */
+/** What the user can do with a task. Each promise returns the result, or whether it succeeded. */
 export interface RowActions {
   start(task: Task): Promise<boolean>;
   complete(task: Task): Promise<boolean>;
   reopen(task: Task): Promise<boolean>;
   read(task: Task): Promise<TaskVersion | undefined>;
-  /** If the task has another version by now, returns that version instead of saving. */
+  /** If the task has changed since this version, returns the current version instead of saving. */
   save(version: TaskVersion, changes: TaskUpdate): Promise<boolean | TaskVersion>;
-  /** Called when an editor was closed. */
+  /** Called after an editor has closed. */
   closed(): void;
   /** Called when the user has decided which version to keep. */
   settle(task: Task): void;
-  /** Can be undone for some seconds. */
+  /** The user can undo this for a few seconds. */
   remove(task: Task): void;
   showTag(tag: string): void;
 }
@@ -34,9 +34,9 @@ export interface Row {
   element: HTMLLIElement;
   show(task: Task, unsent?: boolean): void;
   isEdited(): boolean;
-  /** Asks which version to keep of a task that was changed here and elsewhere. */
+  /** Asks which version to keep of a task that was changed both here and elsewhere. */
   showDispute(theirs: TaskVersion, mine: TaskUpdate): void;
-  /** Shows in the editor that the task was changed or, without `theirs`, deleted elsewhere. */
+  /** Shows in the editor that the task was changed elsewhere or, without `theirs`, deleted. */
   tell(theirs?: Task): void;
   /** Renders the row again: a task that was due today may be overdue by now. */
   render(): void;
@@ -74,7 +74,7 @@ export function createRow(first: Task, actions: RowActions): Row {
 
   function show(next: Task, unsent = false): void {
     actual = next;
-    mark.textContent = unsent ? "Not sent yet" : "";
+    mark.textContent = unsent ? "Not yet sent" : "";
     render();
   }
 
@@ -90,7 +90,7 @@ export function createRow(first: Task, actions: RowActions): Row {
     status.textContent = STATUS_NAMES[task.status];
     dueButton.hidden = task.due_date === null;
     showDue(due, task.due_date, task.status !== "completed");
-    dueButton.ariaLabel = `Change the date of ${task.title}: ${due.textContent}`;
+    dueButton.ariaLabel = `Change the due date of ${task.title}: ${due.textContent}`;
     element.dataset.priority = task.priority;
     priorityButton.hidden = task.priority === "medium";
     priority.textContent = priorityButton.hidden ? "" : PRIORITY_NAMES[task.priority];
@@ -113,7 +113,7 @@ export function createRow(first: Task, actions: RowActions): Row {
         const button = document.createElement("button");
         button.className = "fact tag";
         button.textContent = tag;
-        button.ariaLabel = `Show what is tagged ${tag}`;
+        button.ariaLabel = `Show tasks tagged ${tag}`;
         button.addEventListener("click", () => actions.showTag(tag));
         return button;
       }),
@@ -218,9 +218,17 @@ export function createRow(first: Task, actions: RowActions): Row {
 
     tell(theirs) {
       if (!editing || !element.classList.contains("edited")) return;
-      if (!theirs) editing.editor.tell("This was deleted elsewhere and cannot be saved.");
-      else if (theirs.updated_at > editing.task.updated_at) {
-        editing.editor.tell("This was changed elsewhere. If you save, you are asked what to keep.");
+      const { editor, task } = editing;
+      if (!theirs) {
+        editor.tell(
+          "This task was deleted on another device. " +
+            "You cannot save your changes, but you can copy them.",
+        );
+      } else if (theirs.updated_at > task.updated_at) {
+        editor.tell(
+          "This task was changed on another device. " +
+            "When you save, you can choose which version to keep.",
+        );
       }
     },
 

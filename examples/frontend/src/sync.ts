@@ -6,7 +6,7 @@ import { RefusedError, UnavailableError } from "./errors";
 const POLL_SECONDS = 3;
 const BACKOFF_MAX_SECONDS = 60;
 
-/** What has changed since the last time. */
+/** What has changed since the last successful request. */
 export interface News {
   tasks: Task[];
   deleted: number[];
@@ -25,7 +25,7 @@ export type Sync = ReturnType<typeof startSync>;
 
 /** Polls while the page is visible, with one request at a time, until the signal aborts. */
 export function startSync(api: Api, signal: AbortSignal, listener: Listener) {
-  /** What the page has shown, as text, to ignore repeated changes and the page's own. */
+  /** The last known state of each task, as JSON, to ignore repeated changes and the page's own. */
   const seen = new Map<number, string>();
   let since: string | undefined;
   let news = nothing(true);

@@ -1,9 +1,9 @@
-/** Offers to undo something for some seconds, at the bottom of the page. */
+/** Offers to undo an action for a few seconds, at the bottom of the page. */
 
 const UNDO_SECONDS = 8;
 
 export interface Toast {
-  /** Returns whether it was undone. Ends the previous offer, if there is one. */
+  /** Returns whether the user chose to undo. Ends the previous offer, if there is one. */
   offerUndo(text: string): Promise<boolean>;
   undo(): void;
   /** Ends the offer now, as if its time had run out. */

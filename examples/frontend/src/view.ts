@@ -1,4 +1,4 @@
-/** What the page shows, and the events of the user. */
+/** What the page shows, and how it responds to the user. */
 
 import type { User } from "./account";
 import { createAddForm } from "./adding";
@@ -65,10 +65,10 @@ export function createView(actions: Actions) {
   });
 
   const rows = new Map<number, Row>();
-  /** The list of the server, with the unsent changes applied. */
+  /** The server's list, with the unsent changes applied. */
   let listed = NOTHING;
   let unsent: ReadonlySet<number> = new Set();
-  /** The ids of tasks that are deleted, or will be unless the user undoes that. */
+  /** The ids of tasks that are deleted, or will be unless the user undoes the deletion. */
   const removed = new Set<number>();
   let removal: Promise<boolean> = Promise.resolve(true);
   let day = dayOf(new Date());
@@ -130,7 +130,7 @@ export function createView(actions: Actions) {
     showTag: filters.showTag,
   };
 
-  /** Hides the task immediately, and deletes it unless the user undoes that. */
+  /** Hides the task immediately, and deletes it unless the user undoes the deletion. */
   async function remove(task: Task): Promise<boolean> {
     removed.add(task.id);
     showTasks(listed);
@@ -206,7 +206,7 @@ export function createView(actions: Actions) {
     clear,
     (asking) => {
       clear.dataset.asking = String(asking);
-      clear.textContent = asking ? "Really delete all?" : "Clear completed";
+      clear.textContent = asking ? "Delete completed?" : "Clear completed";
     },
     () => whileBusy(clear, actions.clearCompleted),
   );
@@ -301,11 +301,12 @@ export function createView(actions: Actions) {
 
     /** Shows in the header whether the server is unreachable, and which changes are unsent. */
     showConnection(offline: boolean, unsentChanges: string): void {
-      const text = [offline && "Offline", unsentChanges && `${unsentChanges} not sent yet`]
+      const text = [offline && "Offline", unsentChanges && `${unsentChanges} not yet sent`]
         .filter(Boolean)
         .join(" · ");
       if (offline && !connection.textContent?.startsWith("Offline")) {
-        announcement.textContent = "Offline. Your changes will be sent later.";
+        announcement.textContent =
+          "You are offline. Your changes will be sent when you are back online.";
       }
       connection.textContent = text;
     },

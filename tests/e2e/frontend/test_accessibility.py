@@ -22,7 +22,7 @@ from tests.e2e.server import Server
 pytestmark = [needs_node, needs_chromium]
 
 
-def test_everything_can_be_done_by_keys(ann: Page, backend: Server) -> None:
+def test_tasks_can_be_managed_with_the_keyboard_alone(ann: Page, backend: Server) -> None:
     sign_up(ann, "Ann")
     import_tasks(ann, backend, {"title": "Buy milk"}, {"title": "Call Bob"})
     keys, rows = ann.keyboard, ann.locator(".row")
@@ -77,7 +77,7 @@ def test_everything_can_be_done_by_keys(ann: Page, backend: Server) -> None:
     expect(ann.get_by_label("Search")).not_to_be_focused()
 
 
-def test_the_keys_are_shown_and_can_be_turned_off(ann: Page) -> None:
+def test_the_shortcuts_are_listed_and_can_be_turned_off(ann: Page) -> None:
     sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
     keys, new_task = ann.keyboard, ann.get_by_label("New task")
@@ -101,7 +101,7 @@ def test_the_keys_are_shown_and_can_be_turned_off(ann: Page) -> None:
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_nothing(
+def test_axe_finds_no_violations(
     browser: Browser,
     site: Server,
     backend: Server,
@@ -142,7 +142,7 @@ def test_axe_finds_nothing(
         tasks(ann).first.hover()
         found["a line that is read"] = _violations(ann)
         ann.get_by_role("button", name="Edit: Overdue").click()
-        expect(ann.get_by_label("Title")).to_be_visible()
+        expect(ann.get_by_label("Title", exact=True)).to_be_visible()
         found["an editor"] = _violations(ann)
         ann.get_by_role("button", name="Cancel").click()
         ann.get_by_role("button", name="Delete: Done").click()
@@ -156,7 +156,7 @@ def test_axe_finds_nothing(
         ann.unroute_all()
         ann.context.set_offline(True)
         ann.get_by_role("button", name="Complete: Far").click()
-        expect(tasks(ann).get_by_text("Not sent yet")).to_have_count(1)
+        expect(tasks(ann).get_by_text("Not yet sent")).to_have_count(1)
         expect(ann.locator("#connection")).to_contain_text("Offline")
         found["offline"] = _violations(ann)
         ann.context.set_offline(False)

@@ -1,4 +1,4 @@
-"""A deletion in Chromium: undone, sent once the toast is gone, or sent as the page is left."""
+"""Deletions in Chromium: undone, sent when the toast closes, or sent on leaving the page."""
 
 import time
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _note_deletions(page: Page) -> list[Request]:
     return deletions
 
 
-def test_a_deletion_that_is_undone_is_never_sent(ann_with_tasks: Page, postgresql_url: URL) -> None:
+def test_an_undone_deletion_is_never_sent(ann_with_tasks: Page, postgresql_url: URL) -> None:
     ann = ann_with_tasks
     deletions = _note_deletions(ann)
     _delete(ann, "Call Bob")
@@ -62,7 +62,7 @@ def test_a_deletion_that_is_undone_is_never_sent(ann_with_tasks: Page, postgresq
     assert len(stored(postgresql_url)) == 2
 
 
-def test_a_deletion_is_sent_once_its_toast_is_gone(
+def test_a_deletion_is_sent_when_its_toast_closes(
     ann_with_tasks: Page, postgresql_url: URL
 ) -> None:
     ann = ann_with_tasks
@@ -80,7 +80,9 @@ def test_a_deletion_is_sent_once_its_toast_is_gone(
     assert stored(postgresql_url) == [("Buy milk", None, "pending")]
 
 
-def test_the_next_deletion_sends_the_one_before(ann_with_tasks: Page, postgresql_url: URL) -> None:
+def test_a_second_deletion_sends_the_first_immediately(
+    ann_with_tasks: Page, postgresql_url: URL
+) -> None:
     ann = ann_with_tasks
     _delete(ann, "Call Bob")
 
@@ -105,7 +107,7 @@ def test_the_next_deletion_sends_the_one_before(ann_with_tasks: Page, postgresql
         ),
     ],
 )
-def test_a_deletion_is_sent_at_once_where_the_page_is_left(
+def test_leaving_the_page_sends_a_deletion_immediately(
     ann_with_tasks: Page, postgresql_url: URL, leave: Callable[[Page], object]
 ) -> None:
     _delete(ann_with_tasks, "Call Bob")

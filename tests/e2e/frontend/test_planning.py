@@ -41,7 +41,7 @@ def _task(
     return {"title": title, "due_date": due_date, "priority": priority, "tags": list(tags)}
 
 
-def test_a_task_is_added_with_date_tag_and_priority_by_one_line(ann: Page, backend: Server) -> None:
+def test_one_line_adds_a_task_with_due_date_tag_and_priority(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     preview = ann.locator("#preview")
@@ -57,7 +57,7 @@ def test_a_task_is_added_with_date_tag_and_priority_by_one_line(ann: Page, backe
 
     # Pressing a recognized part keeps it in the title.
     ann.get_by_label("New task").fill("Read Tomorrow #sci-fi")
-    ann.get_by_role("button", name="Tomorrow: keep it as words").click()
+    ann.get_by_role("button", name="Tomorrow: keep in the title").click()
     expect(preview.locator("> *")).to_have_text(["Read Tomorrow", "sci-fi"])
     ann.get_by_role("button", name="Add", exact=True).click()
     expect_tasks(ann, "Read Tomorrow", "Call Bob")
@@ -102,7 +102,7 @@ READINGS: list[tuple[str, list[str]]] = [
 ]
 
 
-def test_a_line_is_read_as_title_date_priority_and_tags(ann: Page) -> None:
+def test_a_line_is_read_as_title_due_date_priority_and_tags(ann: Page) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     read = {}
@@ -126,7 +126,7 @@ def test_a_line_is_read_as_title_date_priority_and_tags(ann: Page) -> None:
         ("Pacific/Pago_Pago", ["Today", "Tomorrow", "Friday", "Saturday 8:00 AM"]),
     ],
 )
-def test_what_is_overdue_depends_on_the_users_own_time_zone(
+def test_the_users_time_zone_decides_what_is_overdue(
     browser: Browser, site: Server, backend: Server, zone: str, words: list[str]
 ) -> None:
     with opened(browser, site, timezone=zone) as ann:
@@ -164,14 +164,14 @@ def test_a_task_becomes_overdue_while_the_page_is_open(ann: Page, backend: Serve
     expect_tasks(ann, "Call Bob Pending Today", "Buy milk Pending Overdue: Yesterday")
 
 
-def test_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) -> None:
+def test_due_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     import_tasks(ann, backend, _task("Call Bob", "2026-12-24", "high", ("work",)), _task("Rest"))
 
-    ann.get_by_role("button", name="Change the date of Call Bob: Today").click()
-    expect(ann.get_by_label("Due date")).to_be_focused()
-    ann.get_by_label("Due date").fill("2026-12-25")
+    ann.get_by_role("button", name="Change the due date of Call Bob: Today").click()
+    expect(ann.get_by_label("Due date", exact=True)).to_be_focused()
+    ann.get_by_label("Due date", exact=True).fill("2026-12-25")
     ann.get_by_label("Time", exact=True).fill("08:15")
     ann.get_by_role("combobox", name="Priority").select_option("Low")
     ann.get_by_label("Tags").fill("friends")
@@ -191,18 +191,18 @@ def test_date_priority_and_tags_are_edited_in_place(ann: Page, backend: Server) 
     known = ann.locator("#known-tags option").evaluate_all("all => all.map(({ value }) => value)")
     assert sorted(known) == ["at home", "friends"]
     ann.get_by_label("Time", exact=True).fill("18:00")
-    expect(ann.get_by_label("Due date")).to_have_value("2026-12-24")
+    expect(ann.get_by_label("Due date", exact=True)).to_have_value("2026-12-24")
     ann.get_by_role("button", name="Cancel").click()
 
     ann.get_by_role("button", name="Edit: Call Bob").click()
-    ann.get_by_label("Due date").fill("")
+    ann.get_by_label("Due date", exact=True).fill("")
     ann.get_by_role("button", name="Save").click()
-    expect(ann.get_by_role("button", name="Change the date of Call Bob")).to_be_hidden()
+    expect(ann.get_by_role("button", name="Change the due date of Call Bob")).to_be_hidden()
     expect_answered(ann)
     assert _planned(ann, backend)[1] == _task("Call Bob", None, "low", ("friends", "at home"))
 
 
-def test_tasks_are_filtered_by_date_priority_and_tag(ann: Page, backend: Server) -> None:
+def test_tasks_are_filtered_by_due_date_priority_and_tag(ann: Page, backend: Server) -> None:
     ann.clock.set_fixed_time(NOW)
     sign_up(ann, "Ann")
     import_tasks(
@@ -227,11 +227,11 @@ def test_tasks_are_filtered_by_date_priority_and_tag(ann: Page, backend: Server)
     choose("Priority", "High", "tomorrow", "late")
     choose("Priority", "Low", "today")
     choose("Priority", "Any", "some day", "tomorrow", "tonight", "today", "done", "late")
-    ann.get_by_role("button", name="Show what is tagged home").first.click()
+    ann.get_by_role("button", name="Show tasks tagged home").first.click()
     expect_tasks(ann, "some day", "today")
     choose("Due", "Today", "today")
     choose("Priority", "High")
-    expect(ann.locator("#notice")).to_have_text("Nothing matches these filters.")
+    expect(ann.locator("#notice")).to_have_text("No tasks match these filters.")
     expect(ann.get_by_role("button", name="Clear completed")).to_be_hidden()
 
     # A new task is always shown: a filter that would hide it is removed, others stay.

@@ -1,4 +1,4 @@
-"""Two browsers of one user, and a browser without a network: what is shown, sent and asked."""
+"""Two browsers of one user, and a browser without a network: what they show, send and request."""
 
 import time
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ from tests.e2e.server import Server
 pytestmark = [needs_node, needs_chromium]
 
 SEEN_WITHIN_MILLISECONDS = 5000
-UNSENT = "Not sent yet"
-CHANGED_ELSEWHERE = "This was changed elsewhere"
+UNSENT = "Not yet sent"
+CHANGED_ELSEWHERE = "This task was changed on another device"
 
 
-def test_what_is_done_in_one_browser_is_seen_in_the_other(ann: Page, anns_phone: Page) -> None:
+def test_changes_in_one_browser_appear_in_the_other(ann: Page, anns_phone: Page) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
@@ -63,7 +63,7 @@ def test_what_is_done_in_one_browser_is_seen_in_the_other(ann: Page, anns_phone:
     expect_on_phone("Buy oat milk")
 
 
-def test_what_is_done_offline_is_kept_and_sent_once(
+def test_offline_changes_are_kept_and_sent_when_back_online(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -86,7 +86,7 @@ def test_what_is_done_offline_is_kept_and_sent_once(
     expect_tasks(ann, "Bake rye bread", "Call Bob", f"Buy oat milk Completed {UNSENT}")
     ann.get_by_role("button", name="Delete: Call Bob").click()  # which ends the offer to undo
     ann.get_by_role("button", name="Undo").click()
-    expect(connection).to_have_text("Offline · 5 changes not sent yet")
+    expect(connection).to_have_text("Offline · 5 changes not yet sent")
     assert len(stored(postgresql_url)) == 3
 
     ann.context.set_offline(False)
@@ -102,7 +102,7 @@ def test_what_is_done_offline_is_kept_and_sent_once(
     ]
 
 
-def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) -> None:
+def test_unsent_changes_survive_a_reload(ann: Page, postgresql_url: URL) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
@@ -116,7 +116,7 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
         ann.reload()
         expect(tasks(ann)).to_have_count(2)
         expect(tasks(ann).get_by_text(UNSENT)).to_have_count(2)
-        expect(ann.get_by_role("alert")).to_contain_text("Could not load the tasks.")
+        expect(ann.get_by_role("alert")).to_contain_text("Could not load your tasks.")
         questions: list[str] = []
 
         def dismiss(dialog: Dialog) -> None:
@@ -126,7 +126,7 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
         ann.once("dialog", dismiss)
         ann.get_by_role("button", name="Sign out").click()
         expect(tasks(ann)).to_have_count(2)
-        assert questions == ["2 changes not sent yet. Sign out and lose them?"]
+        assert questions == ["You have 2 changes that are not yet sent. Sign out and discard them?"]
 
     ann.evaluate("window.dispatchEvent(new Event('focus'))")
     expect_tasks(ann, "Call Bob Pending", "Buy milk Completed")
@@ -138,9 +138,7 @@ def test_what_is_not_sent_yet_survives_a_reload(ann: Page, postgresql_url: URL) 
     ]
 
 
-def test_who_signs_out_with_unsent_changes_loses_them_after_a_question(
-    ann: Page, postgresql_url: URL
-) -> None:
+def test_signing_out_discards_unsent_changes_after_asking(ann: Page, postgresql_url: URL) -> None:
     sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
     with _unreachable(ann):
@@ -156,7 +154,7 @@ def test_who_signs_out_with_unsent_changes_loses_them_after_a_question(
     assert stored(postgresql_url) == []
 
 
-def test_what_was_changed_offline_and_elsewhere_is_a_conflict(
+def test_a_task_changed_both_offline_and_elsewhere_is_a_conflict(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -180,13 +178,13 @@ def test_what_was_changed_offline_and_elsewhere_is_a_conflict(
         expect(alerts.filter(has_text=CHANGED_ELSEWHERE)).to_have_count(2)
         expect(ann.get_by_role("button", name="Sign out")).to_be_focused()
         expect(ann.locator("#banner")).to_contain_text(
-            "“Call Bob, soon” was changed elsewhere meanwhile. Choose which version to keep."
+            "“Call Bob, soon” was changed on another device. Choose which version to keep."
         )
         assert stored(postgresql_url) == theirs
 
         bob, milk = (_row(ann, f"{title}, soon") for title in ("Call Bob", "Buy milk"))
         expect(bob.get_by_label("Title")).to_have_value("Call Alice")
-        bob.get_by_role("button", name="Take theirs").click()
+        bob.get_by_role("button", name="Discard mine").click()
         expect(bob.get_by_label("Title")).to_have_count(0)
         assert stored(postgresql_url) == theirs
         expect(milk.get_by_label("Title")).to_have_value("Buy oat milk")
@@ -202,7 +200,7 @@ def test_what_was_changed_offline_and_elsewhere_is_a_conflict(
     ]
 
 
-def test_an_offline_deletion_of_a_task_that_was_changed_elsewhere_is_not_done(
+def test_a_task_that_was_changed_elsewhere_survives_an_offline_deletion(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -219,13 +217,14 @@ def test_an_offline_deletion_of_a_task_that_was_changed_elsewhere_is_not_done(
     ann.context.set_offline(False)
 
     expect(ann.locator("#banner")).to_contain_text(
-        "“Rest” was not deleted. It was changed elsewhere meanwhile."
+        "Could not delete “Rest”. It was changed on another device. "
+        "Delete it again if you no longer need it."
     )
     expect_tasks(ann, "Rest well", "Buy milk")
     assert len(stored(postgresql_url)) == 2
 
 
-def test_what_the_server_refuses_later_is_told_and_dropped(
+def test_an_offline_change_that_the_server_refuses_is_reported_and_dropped(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -239,13 +238,13 @@ def test_what_the_server_refuses_later_is_told_and_dropped(
 
     ann.context.set_offline(False)
 
-    expect(ann.locator("#banner")).to_contain_text("“Rest” was not changed. Task not found.")
+    expect(ann.locator("#banner")).to_contain_text("Could not update “Rest”. Task not found.")
     expect_tasks(ann, "Buy milk Pending")
     expect(ann.locator("#connection")).to_have_text("")
     assert stored(postgresql_url) == [("Buy milk", None, "pending")]
 
 
-def test_an_open_editor_is_not_disturbed_by_changes_elsewhere(ann: Page, backend: Server) -> None:
+def test_changes_elsewhere_do_not_disturb_an_open_editor(ann: Page, backend: Server) -> None:
     sign_up(ann, "Ann")
     import_tasks(ann, backend, {"title": "Buy milk"}, {"title": "Call Bob"}, {"title": "Rest"})
     ann.get_by_label("Sort").select_option("Last changed")
@@ -275,7 +274,9 @@ def test_an_open_editor_is_not_disturbed_by_changes_elsewhere(ann: Page, backend
         expect(title).to_have_value("Call Ali")
 
         elsewhere.delete(ids["Call Bob"]).raise_for_status()
-        expect(tasks(ann).get_by_role("alert")).to_contain_text("This was deleted elsewhere")
+        expect(tasks(ann).get_by_role("alert")).to_contain_text(
+            "This task was deleted on another device"
+        )
         expect(title).to_have_value("Call Ali")
         ann.get_by_role("button", name="Save").click()
         expect(ann.locator("#banner")).to_contain_text("Could not save the task. Task not found.")
@@ -283,7 +284,7 @@ def test_an_open_editor_is_not_disturbed_by_changes_elsewhere(ann: Page, backend
         expect_tasks(ann, "Buy oat milk")
 
 
-def test_an_idle_page_asks_for_changes_only_and_a_hidden_one_for_nothing(
+def test_an_idle_page_requests_only_changes_and_a_hidden_page_nothing(
     ann: Page, backend: Server
 ) -> None:
     sign_up(ann, "Ann")
@@ -312,7 +313,7 @@ def test_an_idle_page_asks_for_changes_only_and_a_hidden_one_for_nothing(
         _set_hidden(ann, "false")
 
 
-def test_a_new_task_whose_answer_is_lost_is_stored_once(ann: Page, postgresql_url: URL) -> None:
+def test_a_new_task_whose_response_is_lost_is_stored_once(ann: Page, postgresql_url: URL) -> None:
     sign_up(ann, "Ann")
     expect(ann.get_by_text("No tasks yet.")).to_be_visible()
     lost = lose_answers(ann, "POST")
@@ -333,7 +334,7 @@ def test_a_new_task_whose_answer_is_lost_is_stored_once(ann: Page, postgresql_ur
     expect_tasks(ann, "Buy milk", "Buy milk")
 
 
-def test_a_token_that_is_too_old_is_forgotten(ann: Page, backend: Server) -> None:
+def test_the_page_starts_over_if_its_sync_token_is_too_old(ann: Page, backend: Server) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
@@ -356,7 +357,7 @@ def test_a_token_that_is_too_old_is_forgotten(ann: Page, backend: Server) -> Non
     expect(ann.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_server_that_is_overloaded_is_left_alone(ann: Page, backend: Server) -> None:
+def test_the_page_waits_for_retry_after_of_an_overloaded_server(ann: Page, backend: Server) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")

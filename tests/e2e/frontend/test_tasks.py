@@ -1,4 +1,4 @@
-"""The user's tasks and account in Chromium: what is shown, kept, refused and tried again."""
+"""The user's tasks and account in Chromium, with refused changes, conflicts and failures."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ def test_a_user_creates_edits_completes_and_deletes_tasks(ann: Page, postgresql_
     assert stored(postgresql_url) == [("Buy oat milk", "Two liters", "completed")]
 
 
-def test_tasks_are_there_again_after_signing_out_and_in(ann: Page) -> None:
+def test_tasks_are_still_there_after_signing_out_and_in_again(ann: Page) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
@@ -99,7 +99,7 @@ def test_two_users_see_only_their_own_tasks(ann: Page, bob: Page) -> None:
     expect_tasks(ann, "Ann's task")
 
 
-def test_tasks_are_searched_sorted_and_cleared(
+def test_tasks_are_searched_and_sorted_and_completed_ones_cleared(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -121,10 +121,10 @@ def test_tasks_are_searched_sorted_and_cleared(
     expect_tasks(ann, "Cake")
     ann.get_by_label("Search").fill("_")
     expect_tasks(ann)
-    expect(ann.get_by_role("status")).to_have_text("Nothing matches “_”.")
+    expect(ann.get_by_role("status")).to_have_text("No tasks match “_”.")
     expect(ann.get_by_label("Search")).to_have_value("_")
 
-    # What is added is shown, whatever was searched for.
+    # A new task is always shown, even if it does not match the search.
     add(ann, "Dates")
     expect_tasks(ann, "Dates", "Bread", "Cake", "ÄPFEL")
     expect(ann.get_by_label("Search")).to_have_value("")
@@ -139,7 +139,7 @@ def test_tasks_are_searched_sorted_and_cleared(
     expect_tasks(ann, "Cake", "Dates", "Bread", "ÄPFEL")
 
     clear.click()
-    asking = ann.get_by_role("button", name="Really delete all?")
+    asking = ann.get_by_role("button", name="Delete completed?")
     asking.press("Escape")
     expect(asking).to_have_count(0)
     assert len(stored(postgresql_url)) == 4
@@ -153,7 +153,7 @@ def test_tasks_are_searched_sorted_and_cleared(
     ]
 
 
-def test_a_search_waits_for_the_last_letter_and_ends_the_one_before(
+def test_a_search_waits_for_a_pause_in_typing_and_cancels_the_previous_search(
     ann: Page, backend: Server
 ) -> None:
     searches: list[str] = []
@@ -187,7 +187,7 @@ def test_a_search_waits_for_the_last_letter_and_ends_the_one_before(
     expect(ann.get_by_label("Search")).to_have_value("milk")
 
 
-def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
+def test_show_more_repeats_no_task_while_tasks_are_created_and_deleted(
     ann: Page, backend: Server
 ) -> None:
     titles = [f"Task {number:02}" for number in range(61)]
@@ -217,7 +217,7 @@ def test_more_is_shown_by_cursor_without_repetition_while_tasks_come_and_go(
     assert [page["limit"] for page in pages] == [["20"], ["20"], ["20"]]
     assert all("cursor" in page and "offset" not in page for page in pages)
 
-    # What was asked for stays, also where a change shows the list again.
+    # All of them are still shown after a change reloads the list.
     ann.get_by_role("button", name="Complete: Task 60").click()
     expect(tasks(ann).last).to_contain_text("Completed")
     expect_tasks(ann, *titles)
@@ -227,7 +227,7 @@ REFUSAL = {"detail": "Not today", "status_code": 422}
 ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 
 
-def test_a_change_is_shown_at_once_and_taken_back_where_it_is_refused(
+def test_a_change_is_shown_immediately_and_reverted_if_the_server_refuses_it(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     ann.clock.install()
@@ -270,9 +270,9 @@ def test_a_change_is_shown_at_once_and_taken_back_where_it_is_refused(
     expect(ann.get_by_role("button", name="Complete: Call Alice")).to_be_focused()
     change().abort()
     # A server that cannot be reached has not refused it, so it is kept and sent again.
-    expect_tasks(ann, "Call Alice In progress Not sent yet", "Buy milk Pending")
+    expect_tasks(ann, "Call Alice In progress Not yet sent", "Buy milk Pending")
     change().continue_()
-    expect(tasks(ann).get_by_text("Not sent yet")).to_have_count(0)
+    expect(tasks(ann).get_by_text("Not yet sent")).to_have_count(0)
     expect_tasks(ann, "Call Alice In progress", "Buy milk Pending")
     expect(alert).to_be_hidden()
     assert sorted(stored(postgresql_url)) == [
@@ -285,14 +285,14 @@ def _refuse(request: Route) -> None:
     request.fulfill(status=422, headers=ANY_ORIGIN, json=REFUSAL)
 
 
-def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
+def test_saving_an_outdated_edit_asks_which_version_to_keep(
     ann: Page, anns_phone: Page, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
     add(ann, "Buy milk")
     expect_tasks(ann, "Buy milk")
     enter(anns_phone, "Ann", "Sign in")
-    conflict = "This was changed elsewhere meanwhile"
+    conflict = "This task was changed on another device"
 
     _edit(ann, "Buy milk", title="Buy oat milk")
     _edit(anns_phone, "Buy milk", title="Buy soy milk")
@@ -302,7 +302,7 @@ def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
     expect(tasks(ann).get_by_role("alert")).to_contain_text(conflict)
     expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_label("Title")).to_have_value("Buy oat milk")
-    ann.get_by_role("button", name="Take theirs").click()
+    ann.get_by_role("button", name="Discard mine").click()
     expect(ann.get_by_label("Title")).to_have_count(0)
     expect_tasks(ann, "Buy soy milk Pending")
     expect(ann.get_by_role("button", name="Edit: Buy soy milk")).to_be_focused()
@@ -314,12 +314,12 @@ def test_of_two_who_edit_a_task_the_second_is_asked_whose_words_to_take(
     expect_tasks(anns_phone, "Buy nut milk Two liters")
     ann.get_by_role("button", name="Save").click()
     expect_tasks(ann, "Buy nut milk Two liters Pending")
-    # What she has not edited is theirs.
+    # Fields that she has not edited take the other version's values.
     expect(ann.get_by_label("Description")).to_have_value("Two liters")
     anns_phone.get_by_role("button", name="Complete: Buy nut milk").click()
     expect_tasks(anns_phone, "Completed")
     ann.get_by_role("button", name="Keep mine").click()
-    # Changed once more meanwhile, so she is asked once more.
+    # The task has changed again, so she is asked again.
     expect_tasks(ann, "Buy nut milk Two liters Completed")
     ann.get_by_role("button", name="Keep mine").click()
     expect_tasks(ann, "Buy rice milk Two liters Completed")
@@ -333,7 +333,7 @@ def _edit(page: Page, task: str, *, title: str) -> None:
     page.get_by_label("Title").fill(title)
 
 
-def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
+def test_an_edit_whose_response_was_lost_does_not_conflict_with_itself(
     ann: Page, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -344,7 +344,7 @@ def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
 
     with ann.expect_event("requestfailed", lambda request: request.method == "PATCH"):
         ann.get_by_role("button", name="Save").click()
-    expect(tasks(ann).get_by_text("Not sent yet")).to_have_count(0)
+    expect(tasks(ann).get_by_text("Not yet sent")).to_have_count(0)
 
     expect(ann.get_by_label("Title")).to_have_count(0)
     expect_tasks(ann, "Buy oat milk")
@@ -353,7 +353,7 @@ def test_an_edit_whose_answer_was_lost_is_no_conflict_with_itself(
     assert stored(postgresql_url) == [("Buy oat milk", None, "pending")]
 
 
-def test_the_page_of_an_origin_that_is_not_listed_is_refused(
+def test_the_browser_blocks_a_page_whose_origin_is_not_in_cors_origins(
     ann: Page, site: Server, start: Callable[..., Server], postgresql_url: URL
 ) -> None:
     backend = start(
@@ -373,9 +373,9 @@ def test_the_page_of_an_origin_that_is_not_listed_is_refused(
     add(ann, "Buy milk")
 
     expect(ann.get_by_role("alert")).to_contain_text(
-        "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+        "Could not load your tasks. Cannot reach the task server. Reconnecting…"
     )
-    expect_tasks(ann, "Buy milk Pending Not sent yet")
+    expect_tasks(ann, "Buy milk Pending Not yet sent")
     assert any("blocked by CORS policy" in message for message in told)
     assert stored(postgresql_url) == []
     # Nothing else is wrong: outside the browser, her token is good.
@@ -432,7 +432,7 @@ def test_an_expired_token_is_renewed_without_the_user_noticing(
     assert ann.evaluate("alerts") == []
 
 
-def test_a_stopped_server_is_told_and_recovered_from(
+def test_the_page_reports_a_stopped_server_and_recovers_when_it_restarts(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
     sign_up(ann, "Ann")
@@ -444,12 +444,12 @@ def test_a_stopped_server_is_told_and_recovered_from(
     other_tab = ann.context.new_page()
     other_tab.goto("/")
 
-    expect_tasks(ann, "Call Bob Pending Not sent yet", "Buy milk")
+    expect_tasks(ann, "Call Bob Pending Not yet sent", "Buy milk")
     expect(ann.get_by_label("New task")).to_have_value("")
     # Both tabs know what is not sent, and only one of them sends it.
-    expect_tasks(other_tab, "Call Bob Pending Not sent yet")
+    expect_tasks(other_tab, "Call Bob Pending Not yet sent")
     expect(other_tab.get_by_role("alert")).to_contain_text(
-        "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+        "Could not load your tasks. Cannot reach the task server. Reconnecting…"
     )
 
     backend.start().wait("/ready")
@@ -457,7 +457,7 @@ def test_a_stopped_server_is_told_and_recovered_from(
     for tab in (ann, other_tab):
         tab.evaluate("window.dispatchEvent(new Event('focus'))")
         expect_tasks(tab, "Call Bob Pending", "Buy milk")
-        expect(tasks(tab).get_by_text("Not sent yet")).to_have_count(0)
+        expect(tasks(tab).get_by_text("Not yet sent")).to_have_count(0)
         expect(tab.get_by_role("alert")).to_be_hidden()
     assert len(stored(postgresql_url)) == 2
 
@@ -474,14 +474,14 @@ class _BreaksOff(socketserver.StreamRequestHandler):
         )
 
 
-def test_an_answer_that_breaks_off_is_told_and_asked_for_again(ann: Page) -> None:
+def test_an_incomplete_response_is_reported_and_requested_again(ann: Page) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _BreaksOff) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         broken = f"http://127.0.0.1:{server.server_address[1]}/"
         ann.route("**/api/tasks?**", lambda route: route.continue_(url=broken))
         sign_up(ann, "Ann")
         expect(ann.get_by_role("alert")).to_contain_text(
-            "Could not load the tasks. The task server cannot be reached. Reconnecting…"
+            "Could not load your tasks. Cannot reach the task server. Reconnecting…"
         )
 
         ann.unroute_all()
@@ -490,7 +490,7 @@ def test_an_answer_that_breaks_off_is_told_and_asked_for_again(ann: Page) -> Non
         server.shutdown()
 
 
-def test_who_deletes_their_account_has_their_tasks_erased_before(
+def test_deleting_an_account_erases_its_tasks_first(
     ann: Page,
     bob: Page,
     backend: Server,
@@ -506,7 +506,7 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
 
     def delete(password: str) -> None:
         dialog.get_by_label("Password").fill(password)
-        dialog.get_by_role("button", name="Delete for good").click()
+        dialog.get_by_role("button", name="Delete account").click()
 
     ann.get_by_role("button", name="Delete account").click()
     delete("wrong donkey")
@@ -514,13 +514,13 @@ def test_who_deletes_their_account_has_their_tasks_erased_before(
     backend.stop()
     delete("correct horse")
     expect(dialog.get_by_role("alert")).to_have_text(
-        "Your tasks cannot be erased now; nothing was deleted"
+        "Could not delete your account. Try again later."
     )
     backend.start().wait("/ready")
     assert len(stored(postgresql_url)) == 2
     delete("correct horse")
 
-    expect(ann.get_by_text("Your account and your tasks are erased.")).to_be_visible()
+    expect(ann.get_by_text("Your account and all your tasks were deleted.")).to_be_visible()
     assert stored(postgresql_url) == [("Call Ann", None, "pending")]
     fill_in(ann, "Ann", "Sign in")
     expect(ann.get_by_text("Invalid email or password")).to_be_visible()
