@@ -203,8 +203,10 @@ function open(user: account.User): void {
       if (change.kind === "remove") view.restore(change.base);
       complain(`Could not ${VERBS[change.kind]} “${change.base.title}”. ${reason}.`);
     },
-    disputed: (task) =>
-      complain(`“${task.title}” was changed on another device. Choose which version to keep.`),
+    disputed: (task) => {
+      complain(`“${task.title}” was changed on another device. Choose which version to keep.`);
+      show(here);
+    },
   });
   const sync = startSync(api, close.signal, {
     online: (news) => catchUp(here, news),

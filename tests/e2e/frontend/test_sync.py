@@ -200,6 +200,30 @@ def test_a_task_changed_both_offline_and_elsewhere_is_a_conflict(
     ]
 
 
+def test_an_editor_that_was_opened_offline_saves_into_a_conflict(
+    ann: Page, backend: Server, postgresql_url: URL
+) -> None:
+    sign_up(ann, "Ann")
+    import_tasks(ann, backend, {"title": "Buy milk"})
+    expect_tasks(ann, "Buy milk")
+    ann.context.set_offline(True)
+    _edit(ann, "Buy milk", "Buy oat milk")
+    with client(ann, backend) as elsewhere:
+        (task,) = elsewhere.get("/api/tasks").json()
+        url = f"/api/tasks/{task['id']}"
+        elsewhere.patch(url, json={"title": "Buy soy milk"}).raise_for_status()
+    ann.context.set_offline(False)
+    row = _row(ann, "Buy soy milk")
+    expect(row.get_by_role("alert")).to_contain_text("was changed on another device")
+
+    ann.get_by_role("button", name="Save").click()
+
+    expect(row.get_by_role("alert")).to_contain_text("Choose which one to keep")
+    row.get_by_role("button", name="Keep mine").click()
+    expect_tasks(ann, "Buy oat milk")
+    assert [title for title, *_ in stored(postgresql_url)] == ["Buy oat milk"]
+
+
 def test_a_task_that_was_changed_elsewhere_survives_an_offline_deletion(
     ann: Page, backend: Server, postgresql_url: URL
 ) -> None:
