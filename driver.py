@@ -59,16 +59,17 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Run the block in a transaction. An exception rolls it back and closes the connection."""
+    """Run the block in a transaction. A failure rolls it back and closes the connection."""
     # Take SQLite's write lock first: taking it after a read may fail without waiting.
     is_sqlite = connection.dialect.name == "sqlite"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
     try:
         yield
+        connection.exec_driver_sql("COMMIT")
     except BaseException:
+        # The pool does not roll back: the next request would get the connection as it is.
         connection.invalidate()
         raise
-    connection.exec_driver_sql("COMMIT")
 
 
 def in_thread(work: Callable[[], Result]) -> Result:

@@ -333,6 +333,29 @@ def test_a_statement_larger_than_the_socket_buffers_is_sent(postgresql_url: URL)
     database.close()
 
 
+def test_a_transaction_without_time_to_commit_is_rolled_back(postgresql_url: URL) -> None:
+    """If its connection stayed in the pool, later statements would join the transaction."""
+    database = Database(postgresql_url, auto_migrate=False)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE noted (by text)")
+
+    with (
+        pytest.raises(OperationalError, match="No time left"),
+        driver.time_limit(60),
+        database.engine.connect() as connection,
+        driver.transaction(connection),
+    ):
+        connection.exec_driver_sql("INSERT INTO noted VALUES ('ann')")
+        driver.start_deadline(0)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO noted VALUES ('bob')")
+
+    others = create_engine(postgresql_url, poolclass=NullPool)
+    with others.connect() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM noted").scalars().all() == ["bob"]
+    database.close()
+
+
 def test_the_time_limit_applies_to_plain_psycopg2_connections_too(postgresql_url: URL) -> None:
     set_wait_callback(driver.wait)
     engine = create_engine(postgresql_url, poolclass=NullPool)
