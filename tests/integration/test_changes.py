@@ -74,8 +74,10 @@ def _changes(actor: TestClient, since: str | None = None, **query: int | str) ->
 
 
 def _settled_token(actor: TestClient) -> str:
-    """Return a token that contains the user's latest change, as clients soon have."""
-    return str(_changes(actor, _changes(actor, _changes(actor)["next"])["next"])["next"])
+    """Return a token with which requests without changes are answered by the latest change."""
+    token: str = _changes(actor, _changes(actor)["next"])["next"]
+    assert _changes(actor, token)["next"] == token
+    return token
 
 
 @pytest.mark.parametrize("path", ["/api/tasks/changes", "/api/ann/tasks/changes"])
@@ -234,13 +236,19 @@ def test_a_token_without_changes_is_checked_now_and_then(ann: TestClient, engine
     _create(ann)
     token = _settled_token(ann)
     checked_at = _fields(token)["checked_at"]
-    earlier = _token(_fields(token) | {"checked_at": checked_at - CHECK_INTERVAL_SECONDS})
-    assert _fields(_changes(ann, earlier)["next"])["checked_at"] >= checked_at
+    # The second is of a process whose clock is wrong.
+    others = [
+        _token(_fields(token) | {"checked_at": checked_at + offset})
+        for offset in (-CHECK_INTERVAL_SECONDS, 2 * CHECK_INTERVAL_SECONDS)
+    ]
+    for other in others:
+        assert abs(_fields(_changes(ann, other)["next"])["checked_at"] - checked_at) < 60
 
     with engine.connect() as connection:
         connection.execute(text(CHANGE_IDENTITY))
 
-    assert ann.get(f"/api/tasks/changes?since={earlier}").json() == GONE
+    for other in others:
+        assert ann.get(f"/api/tasks/changes?since={other}").json() == GONE
     assert _changes(ann, token)["next"] == token
     _create(ann)
     assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
@@ -264,7 +272,7 @@ def test_a_row_that_another_transaction_wrote_is_not_the_latest_change(
 def test_a_token_that_is_ahead_of_the_database_is_refused(ann: TestClient) -> None:
     fields = _fields(_changes(ann)["next"])
 
-    for ahead in ({"horizon": 2**62, "changed": 2**62}, {"changed": 2**62}):
+    for ahead in ({"horizon": 2**62}, {"latest": [2**62, 1, ""]}):
         token = _token(fields | ahead)
         assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
 
@@ -294,11 +302,11 @@ def test_an_invalid_token_is_refused(ann: TestClient, since: str) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        *({name: value} for name in ("horizon", "changed", "id") for value in (-1, 2**63, "1.5")),
+        *({name: value} for name in ("horizon", "checked_at") for value in (-1, 2**63, "1.5")),
         {"known": None},
         {"origin": 1},
-        {"checked_at": -1},
-        *({"latest": value} for value in (1, [], [1, 2], [1, 2, 3], [2**63, 2, "3"])),
+        *({"latest": value} for value in (None, 1, [], [1, 2], [1, 2, 3], [2**63, 2, "3"])),
+        {"more": None},
         {"is_first": "maybe"},
     ],
 )
@@ -376,6 +384,30 @@ def test_a_client_starts_over_after_an_erasure(ann: TestClient, replica: Replica
     assert replica.tasks == {task["id"]: task}
 
 
+def test_a_purge_between_two_pages_of_a_later_listing_is_noticed(
+    ann: TestClient, replica: Replica, engine: Engine, purge: Callable[[object], str]
+) -> None:
+    gone = [_create(ann) for _ in range(3)]
+    replica.pull()
+    _create(ann)
+    for task in gone:
+        ann.delete(f"/api/tasks/{task['id']}")
+    replica.pull_page(1)
+    _age_tombstones(engine)
+
+    assert purge(1) == "Removed 3 tombstones\n"
+
+    replica.pull()
+    assert replica.tasks == {task["id"]: task for task in ann.get("/api/tasks").json()}
+
+
+def _age_tombstones(engine: Engine) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=1000)
+    with engine.connect() as connection:
+        tombstones = update(TASKS).where(TASKS.c.deleted_at.is_not(None))
+        connection.execute(tombstones.values(deleted_at=long_ago))
+
+
 def test_a_first_listing_continues_after_a_purge(
     ann: TestClient, purge: Callable[[object], str]
 ) -> None:
@@ -408,6 +440,44 @@ def test_a_change_that_commits_late_is_not_missed(
     replica.pull()
 
     assert replica.titles() == ["changed by hand", "changed"]
+
+
+@on_postgresql
+def test_a_tombstone_that_is_later_than_an_open_transaction_is_not_purged(
+    ann: TestClient,
+    replica: Replica,
+    engine: Engine,
+    other_connection: Connection,
+    purge: Callable[[object], str],
+) -> None:
+    """No client could get a token that is later, so all would start over again and again."""
+    _create(ann)
+    _retitle(other_connection, _create(ann)["id"])
+    ann.delete(f"/api/tasks/{_create(ann)['id']}")
+    _age_tombstones(engine)
+
+    assert purge(1) == "Removed 0 tombstones\n"
+
+    replica.pull()
+    assert _changes(ann, replica.since)["more"] is False
+    other_connection.commit()
+    assert purge(1) == "Removed 1 tombstone\n"
+
+
+@on_postgresql
+def test_a_task_that_is_created_during_an_erasure_does_not_hide_it(
+    ann: TestClient, replica: Replica, other_connection: Connection
+) -> None:
+    _create(ann, "erased")
+    replica.pull()
+    other_connection.execute(text("DELETE FROM task WHERE user_id = 'ann'"))
+    survivor = _create(ann, "survivor")
+    replica.pull()
+
+    other_connection.commit()
+
+    replica.pull()
+    assert replica.tasks == {survivor["id"]: survivor}
 
 
 @on_postgresql

@@ -339,14 +339,16 @@ def test_a_transaction_without_time_to_commit_is_rolled_back(postgresql_url: URL
     with database.engine.connect() as connection:
         connection.exec_driver_sql("CREATE TABLE noted (by text)")
 
+    def insert_too_late(connection: Connection) -> None:
+        with driver.time_limit(60), driver.transaction(connection):
+            connection.exec_driver_sql("INSERT INTO noted VALUES ('ann')")
+            driver.start_deadline(0)
+
     with (
-        pytest.raises(OperationalError, match="No time left"),
-        driver.time_limit(60),
         database.engine.connect() as connection,
-        driver.transaction(connection),
+        pytest.raises(OperationalError, match="No time left"),
     ):
-        connection.exec_driver_sql("INSERT INTO noted VALUES ('ann')")
-        driver.start_deadline(0)
+        insert_too_late(connection)
     with database.engine.connect() as connection:
         connection.exec_driver_sql("INSERT INTO noted VALUES ('bob')")
 
