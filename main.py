@@ -303,6 +303,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         # other connections would wait in the kernel, where they cannot be refused.
         loop="asyncio",
         http="protocol:Protocol",
+        ws="none",  # there are no WebSockets: treat a handshake like any other request
         log_config=None,  # use configure_logging instead
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         timeout_worker_healthcheck=WORKER_START_SECONDS,

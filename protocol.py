@@ -55,11 +55,15 @@ class Protocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._has_head:  # headers usually arrive in one piece, and need no timer
+        # After a response, a line break or the rest of a refused body stops uvicorn's keep-alive
+        # timer, although it begins no request.
+        is_idle = self.cycle is not None and self.cycle.response_complete
+        if self._has_head and not is_idle:  # headers usually arrive in one piece: no timer
             return
         if self._head_timer is None:
             self._wait_for_head()
-        self._head_bytes += len(data)
+        if not self._has_head:
+            self._head_bytes += len(data)
         if self._head_bytes > HEAD_MAX_BYTES:
             self.send_400_response(f"The head is larger than {HEAD_MAX_BYTES} bytes")
 
@@ -75,6 +79,10 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    @override
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: any client could fill the log. The request is handled as it is."""
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)

@@ -56,7 +56,9 @@ def served(app: ASGIApp, root_path: str = "") -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         server = uvicorn.Server(
-            uvicorn.Config(app, http="protocol:Protocol", log_config=None, root_path=root_path)
+            uvicorn.Config(
+                app, http="protocol:Protocol", ws="none", log_config=None, root_path=root_path
+            )
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -55,6 +55,7 @@ def test_without_arguments_it_serves_on_loopback(
         "log": "INFO",
         "loop": "asyncio",
         "http": "protocol:Protocol",
+        "ws": "none",
         "log_config": None,
         "timeout_graceful_shutdown": 8,
         "timeout_worker_healthcheck": 60,

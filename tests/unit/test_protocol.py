@@ -102,6 +102,39 @@ def test_incomplete_request_headers_close_the_connection(
     assert _exchange(port, request_part).count(b"HTTP/1.1 200 OK") == responses
 
 
+@pytest.mark.parametrize(
+    ("request_sent", "data"),
+    [
+        (b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"),
+        (b"POST /own HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"1"),
+    ],
+)
+def test_data_that_begins_no_request_does_not_keep_a_connection_open(
+    port: int, request_sent: bytes, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request_sent)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 ")
+
+        connection.sendall(data)
+
+        assert connection.recv(65536) == b""
+
+
+def test_a_websocket_handshake_is_handled_like_any_request(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = _exchange(
+        port,
+        b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
+    )
+
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "WebSocket" not in caplog.text
+
+
 def test_a_request_on_an_idle_connection_is_served_during_shutdown() -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     server = served(Headers(app))
