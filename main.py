@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from jose import jwt
 from opentelemetry import trace
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 import statements
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
@@ -81,7 +81,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     database: Database = app.state.database
     try:
         await run_in_threadpool(database.schema.require_current)
-    except (OperationalError, SchemaNotCurrentError) as error:
+    except (DBAPIError, SchemaNotCurrentError) as error:
         logger.warning("Responding with 503 until this is fixed: %s", cause_of(error))
     yield
     if app.state.rate_limit is not None:
@@ -272,7 +272,7 @@ def _purge(keep: timedelta) -> int:
         with database.engine.connect() as connection, transaction(connection):
             connection.execute(statements.RECORD_PURGE, before)
             return connection.execute(statements.PURGE, before).rowcount
-    except (OperationalError, SchemaNotCurrentError) as error:
+    except (DBAPIError, SchemaNotCurrentError) as error:
         raise SystemExit(f"Nothing was purged: {cause_of(error)}") from error
     finally:
         database.close()
