@@ -9,7 +9,7 @@ from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
@@ -20,7 +20,14 @@ import statements
 from auth import UNAUTHORIZED, CurrentUser
 from db import Database, SessionDep
 from driver import in_thread, time_limit, transaction
-from errors import INVALID, UNAVAILABLE, Responses, documented, invalid
+from errors import (
+    INVALID,
+    RETRY_AFTER_SECONDS,
+    UNAVAILABLE,
+    Responses,
+    documented,
+    invalid,
+)
 from guard import BODY_MAX_BYTES, GuardedRoute
 from models import INT64, TaskCreate, User, new_columns
 from routes.paging import EPOCH, task_of
@@ -82,9 +89,17 @@ IMPORTED: Responses = {
 async def receive_file(request: Request) -> AsyncIterator[IO[bytes]]:
     """Yield the body as a file, so that a large one does not use memory."""
     with SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
-        async for chunk in request.stream():
-            file.write(chunk)
-        file.seek(0)
+        try:
+            async for chunk in request.stream():
+                file.write(chunk)
+            file.seek(0)
+        except OSError as error:  # there is no directory for temporary files, or no space
+            request.state.reason = f"Cannot store the file: {error}"
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server cannot store the file; try again",
+                {"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from error
         yield file
 
 

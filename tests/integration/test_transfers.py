@@ -2,7 +2,9 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,6 +221,22 @@ def test_an_import_has_its_own_size_limit(ann: TestClient, monkeypatch: pytest.M
         response = ann.post("/api/tasks/import", content=body)
         assert response.status_code == 413
         assert response.json()["detail"] == "The body is larger than 1048576 bytes"
+
+
+def test_an_import_that_cannot_be_stored_is_503(
+    ann: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    reasons: Callable[[], list[str]],
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nonexistent"))
+
+    response = ann.post("/api/tasks/import", content=_chunks(2**21))
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.json()["detail"] == "The server cannot store the file; try again"
+    assert ["Cannot store the file: [Errno 2]" in reason for reason in reasons()] == [True]
 
 
 @pytest.fixture
