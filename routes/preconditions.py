@@ -64,6 +64,13 @@ class Preconditions(NamedTuple):
         return cls(_versions(request, "If-Match"), _versions(request, "If-None-Match"))
 
 
+async def refuse_preconditions(request: Request) -> None:
+    """Refuse conditions on the version of a task where there are many tasks (RFC 9110, 13.1.1)."""
+    for name in ("If-Match", "If-None-Match"):
+        if name in request.headers:
+            raise invalid("header", name, message="is supported for a single task only")
+
+
 def is_current(request: Request, version: int) -> bool:
     """Return whether the client already has this version, and a 304 is enough."""
     versions = _versions(request, "If-None-Match")

@@ -6,7 +6,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Body, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import to_json
 from sqlalchemy import Row
@@ -39,6 +39,7 @@ from routes.preconditions import (
     Preconditions,
     etag,
     is_current,
+    refuse_preconditions,
 )
 
 IDS_MAX = 500
@@ -156,7 +157,11 @@ FULL = documented(
 CHANGED = TASK | NOT_FOUND | PRECONDITION_FAILED
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
-many = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
+many = APIRouter(
+    route_class=GuardedRoute,
+    responses=UNAUTHORIZED | INVALID | UNAVAILABLE,
+    dependencies=[Depends(refuse_preconditions)],
+)
 
 
 @router.post(

@@ -126,3 +126,21 @@ def test_one_of_30_concurrent_writers_with_the_same_etag_succeeds(
     assert sorted(codes) == [200] + [412] * 29
     assert ann.get(anns_task).json()["title"] == str(codes.index(200))
     assert ann.get(anns_task).headers["ETag"] == '"2"'
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+def test_a_precondition_of_a_bulk_operation_is_422_and_nothing_changes(
+    ann: TestClient, anns_task: str, method: str, name: str
+) -> None:
+    before = ann.get(anns_task).json()
+
+    response = ann.request(
+        method, f"/api/tasks?id={before['id']}", json={"title": "new"}, headers={name: '"99"'}
+    )
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {"field": name, "message": "is supported for a single task only"}
+    ]
+    assert ann.get(anns_task).json() == before
