@@ -29,6 +29,8 @@ FIELD_MAX_CHARS = 100
 
 SEND_JSON = "Send a JSON object, with Content-Type: application/json"
 NOT_JSON = f"The body cannot be read as JSON in UTF-8. {SEND_JSON}"
+# FastAPI's detail if it cannot read the body, and Starlette's default.
+UNREADABLE = {"There was an error parsing the body", HTTPStatus.BAD_REQUEST.phrase}
 SUGGESTION_MAX_CHARS = 200
 
 
@@ -141,7 +143,7 @@ async def _handle_http_exception(request: Request, error: HTTPException) -> JSON
     paths: Paths = request.app.state.paths
     path = path_in_app(request.scope)
     headers, detail = dict(error.headers or {}), error.detail
-    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI cannot read the body
+    if detail in UNREADABLE:
         detail = NOT_JSON
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # RFC 9110, 15.5.6. Starlette lists only the methods of one route.
@@ -177,7 +179,7 @@ def _field_of(loc: Sequence[int | str]) -> str:
 def _message_of(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "json_invalid":
         return f"Not valid JSON at character {problem['loc'][1]}: {problem['ctx']['error']}"
-    if _field_of(problem["loc"]) == "body":
+    if problem["loc"][0] == "body" == _field_of(problem["loc"]):
         return SEND_JSON
     return str(problem["msg"]).removeprefix("Value error, ")
 

@@ -27,7 +27,7 @@ CALM_SECONDS = 0.5
 OVERLOADED_SECONDS = 10
 # How often to log the number of refused requests. A line for each would cost more than refusing.
 REFUSAL_LOG_INTERVAL_SECONDS = 1
-LIMITED = "/api/"
+LIMITED = ("/api/", "/mcp")
 CALLERS_MAX = 10_000  # how many are tracked; the least recently seen are forgotten
 # How much of driver.ANSWER_SECONDS a request may wait for a slot. The database gets the rest.
 QUEUE_SECONDS = 1.5

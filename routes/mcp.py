@@ -46,6 +46,7 @@ INSTRUCTIONS = """\
 Manage the to-do list of the signed-in user. Tasks have a title, a description, a status, a due date, a priority and tags.
 Due dates are in the user's local time, without a time zone: `2026-01-31` is a whole day, `2026-01-31T17:00` a time on it.
 """  # noqa: E501  # one line per sentence
+NOT_A_MESSAGE = "The body is not a JSON-RPC 2.0 message"
 UNKNOWN = "is not an argument of this tool"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -171,9 +172,9 @@ def _refuse_malformed(message: bytes) -> None:
         parsed = from_json(message, allow_inf_nan=False)
         kind = type(jsonrpc_message_adapter.validate_python(parsed, by_name=False))
     except ValueError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST) from error
+        raise HTTPException(HTTPStatus.BAD_REQUEST, NOT_A_MESSAGE) from error
     if kind is JSONRPCNotification and "id" in parsed:
-        raise HTTPException(HTTPStatus.BAD_REQUEST)
+        raise HTTPException(HTTPStatus.BAD_REQUEST, NOT_A_MESSAGE)
 
 
 async def list_tools(_: object, __: PaginatedRequestParams | None) -> ListToolsResult:

@@ -228,6 +228,13 @@ def test_the_largest_ids_are_not_found(ann: TestClient, method: str, task_id: in
     _assert_refused(ann.request(method, f"/api/tasks/{task_id}", json={}), 404)
 
 
+def test_a_query_parameter_named_body_is_not_taken_for_the_body(ann: TestClient) -> None:
+    response = ann.get("/api/tasks?body=1")
+
+    _assert_refused(response, 422)
+    assert response.json()["detail"] == "body: is not a query parameter of this operation"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -15,6 +15,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.testclient import TestClient
 
+import overload
 from db import Database
 from main import create_app
 from routes import tools
@@ -554,10 +555,20 @@ def test_what_is_not_a_message_is_400_and_not_repeated(
 
     assert response.status_code == 400
     assert response.json() == {
-        "detail": "The body cannot be read as JSON in UTF-8. "
-        "Send a JSON object, with Content-Type: application/json",
+        "detail": "The body is not a JSON-RPC 2.0 message",
         "status_code": 400,
     }
+
+
+def test_excess_messages_are_refused_like_other_requests(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 0)
+
+    response = client.post("/mcp", content=b"{}", headers=bearer("ann") | JSON)
+
+    assert response.status_code == 503
+    assert response.json()["detail"] == "The server is busy; try again"
 
 
 @pytest.mark.parametrize(
