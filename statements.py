@@ -396,7 +396,7 @@ TAGS = _tags()
 
 # Oldest first, so that an import of an export keeps the order.
 EXPORT_ORDER = (TASKS.c.created_at, TASKS.c.id)
-EXPORT_PAGE_ROWS = 1000
+EXPORT_PAGE_ROWS = 100  # a client that stops reading keeps one page in memory, at most 1.3 MB
 
 # Parameters: owner, and created_at and id of the task after which the page begins.
 EXPORT = (
@@ -530,9 +530,10 @@ LATEST = (
 # records the latest change among the tombstones that PURGE then removes. Those that are not older
 # than every open transaction stay: no client can have a token that is later.
 _OLD = TASKS.c.deleted_at < bindparam("before", type_=TASKS.c.deleted_at.type)
-_HORIZON = select(horizon()).select_from(SYNC).scalar_subquery()
 _LAST_REMOVED = (
-    select(func.max(TASKS.c.changed)).where(_OLD, TASKS.c.changed < _HORIZON).scalar_subquery()
+    select(func.max(TASKS.c.changed))
+    .where(_OLD, TASKS.c.changed < select(horizon()).select_from(SYNC).scalar_subquery())
+    .scalar_subquery()
 )
 RECORD_PURGE = update(SYNC).where(SYNC.c.purged < _LAST_REMOVED).values(purged=_LAST_REMOVED)
 PURGE = delete(TASKS).where(
