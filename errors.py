@@ -166,7 +166,7 @@ async def _handle_validation_error(_: Request, error: RequestValidationError) ->
         FieldError(field=_field_of(problem["loc"]), message=_message_of(problem))
         for problem in error.errors()[:ERRORS_MAX]
     ]
-    detail = "; ".join(f"{error.field}: {error.message}" for error in errors)
+    detail = "; ".join(f"{each.field}: {each.message}" for each in errors)
     return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
@@ -199,15 +199,12 @@ async def _handle_database_error(request: Request, error: DatabaseError) -> JSON
     if type(error) is DatabaseError:  # SQLite: the file is damaged
         return await _handle_database_failure(request, error)
     if isinstance(error.orig, SCHEMA_CHANGED):
-        request.state.reason = cause_of(error)
-        return _unavailable("The database schema is not current; try again")
+        return await _handle_schema_not_current(request, error)
     raise error  # pragma: no cover  # a subclass: a bug in the service. Coverage misses this line.
 
 
-async def _handle_schema_not_current(
-    request: Request, error: SchemaNotCurrentError
-) -> JSONResponse:
-    request.state.reason = str(error)
+async def _handle_schema_not_current(request: Request, error: Exception) -> JSONResponse:
+    request.state.reason = cause_of(error)
     return _unavailable("The database schema is not current; try again")
 
 

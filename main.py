@@ -132,7 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
     # to read a 500 too, and it must be logged.
     stack = Headers(
         CORS(
-            Limit(app.build_middleware_stack(), app.state.database.slots.line),
+            Limit(app.build_middleware_stack(), app.state.database.slots.in_flight),
             settings.cors_origins,
         )
     )

@@ -37,18 +37,18 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-class Line:
+class InFlight:
     """Counts the requests that run or wait, and decides whether there are too many."""
 
     def __init__(self) -> None:
-        self._length = 0
+        self._count = 0
         self._refusing_since = self._last_refusal = -math.inf
 
     def __enter__(self) -> None:
-        self._length += 1
+        self._count += 1
 
     def __exit__(self, *_: object) -> None:
-        self._length -= 1
+        self._count -= 1
 
     def is_full(self) -> bool:
         """Return whether a new request must be refused. If so, record the refusal."""
@@ -59,7 +59,7 @@ class Line:
         ):
             self._refusing_since = now
         overloaded = now > self._refusing_since + BURST_SECONDS
-        if self._length < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
+        if self._count < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
             return False
         self._last_refusal = now
         return True
@@ -73,7 +73,7 @@ class Slots:
     """
 
     def __init__(self, size: int, user_size: int) -> None:
-        self.line = Line()
+        self.in_flight = InFlight()
         self._free = asyncio.Semaphore(size)
         self._share_of = lru_cache(CALLERS_MAX)(lambda _: asyncio.Semaphore(user_size))
 
@@ -90,7 +90,7 @@ class Slots:
             waiting = asyncio.timeout(QUEUE_SECONDS)
         try:
             async with waiting as queue, share:
-                with self.line:
+                with self.in_flight:
                     async with self._free:
                         if queue is not None:
                             queue.reschedule(None)
@@ -102,11 +102,11 @@ class Slots:
 class Limit:
     """Refuses excess requests immediately, at a fraction of the cost of serving them."""
 
-    def __init__(self, app: ASGIApp, line: Line) -> None:
+    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
         self._app = app
-        self._line = line  # requests of all users that hold or wait for a slot
+        self._in_flight = in_flight  # requests of all users that hold or wait for a slot
         # The requests with the same token, by its hash. The token is not verified yet.
-        self._line_of = lru_cache(CALLERS_MAX)(lambda _: Line())
+        self._in_flight_of = lru_cache(CALLERS_MAX)(lambda _: InFlight())
         self._busy = busy_response()
         self._refused = 0  # since the last log line
 
@@ -115,8 +115,8 @@ class Limit:
         if scope["type"] != "http" or not path_in_app(scope).startswith(LIMITED):
             await self._app(scope, receive, send)
             return
-        own = self._line_of(hash(_credentials(scope)))
-        if self._line.is_full() or own.is_full():
+        own = self._in_flight_of(hash(_credentials(scope)))
+        if self._in_flight.is_full() or own.is_full():
             self._count_refusal(scope)
             await self._busy(scope, receive, send)
         else:

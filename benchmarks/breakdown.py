@@ -29,7 +29,7 @@ from benchmarks.servers import our_command, uvicorn_command
 from gate import CORS, Headers
 from logs import RequestLog, configure_logging
 from main import create_app, freeze
-from overload import Limit, Line
+from overload import InFlight, Limit
 from settings import Settings
 
 OPERATIONS = ("GET one", "list of 20", "PUT")
@@ -109,7 +109,7 @@ def _constant() -> ASGIApp:
 
 
 def _guarded_constant() -> ASGIApp:
-    return RequestLog(Headers(CORS(Limit(constant, Line()), ["http://localhost:3000"])))
+    return RequestLog(Headers(CORS(Limit(constant, InFlight()), ["http://localhost:3000"])))
 
 
 def _service_with(session_type: type[Session]) -> FastAPI:

@@ -53,8 +53,8 @@ SEND_JSON_LINES = (
 )
 
 Position = tuple[datetime, int]
-Page = tuple[bytes, Position | None]
-START: Position = (EPOCH, 0)
+ExportPage = tuple[bytes, Position | None]
+EXPORT_START: Position = (EPOCH, 0)
 
 
 class TransferRoute(GuardedRoute):
@@ -140,7 +140,7 @@ def export_tasks(user: CurrentUser, session: SessionDep) -> StreamingResponse:
     or their new version.
     """
     # Read the first page before the response begins, so that a failure can still become a 503.
-    first = _read_page(START, user, session)
+    first = _read_page(EXPORT_START, user, session)
     return StreamingResponse(
         _pages(first, user, session.info["database"]),
         media_type="application/jsonl",
@@ -178,10 +178,10 @@ def import_tasks(
     return json_response(content, HTTPStatus.CREATED)
 
 
-async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[bytes]:
+async def _pages(page: ExportPage, user: User, database: Database) -> AsyncIterator[bytes]:
     """Read one page at a time, so that a slow client does not occupy a connection."""
 
-    def read(after: Position) -> Page:
+    def read(after: Position) -> ExportPage:
         with Session(database.engine) as session:
             return _read_page(after, user, session)
 
@@ -193,7 +193,7 @@ async def _pages(page: Page, user: User, database: Database) -> AsyncIterator[by
         yield lines
 
 
-def _read_page(after: Position, user: User, session: Session) -> Page:
+def _read_page(after: Position, user: User, session: Session) -> ExportPage:
     """Return the tasks after a position as lines, and the last position if more may follow."""
     position = dict(zip((column.name for column in statements.EXPORT_ORDER), after, strict=True))
     rows = session.exec(statements.EXPORT, params={"owner": user.id, **position}).all()

@@ -141,6 +141,7 @@ def connections() -> Iterator[Callable[[int, int, bytes], None]]:
 
 
 LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Authorization']}\r\n"
+EXPORT = LIST.replace("?limit=100", "/export")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,7 @@ LIST = f"GET /api/tasks?limit=100 HTTP/1.1\r\nAuthorization: {bearer('ann')['Aut
         ("200 heads that do not end", 200, b"GET /api/tasks HTTP/1.1\r\nX: "),
         ("100 bodies that do not end", 100, None),
         ("200 readers of 100 tasks that do not read", 200, f"{LIST}Host: x\r\n\r\n".encode()),
+        ("50 readers of all tasks that do not read", 50, f"{EXPORT}Host: x\r\n\r\n".encode()),
     ],
 )
 @with_one_and_two_workers
