@@ -64,6 +64,13 @@ def _clean(text: object) -> object:
     raise ValueError(problem)  # not inside `except`: the first error contains the text
 
 
+def _refuse_empty(text: object) -> object:
+    """Refuse `NAME=`. Other settings refuse it by their types; CORS_ORIGINS= means no origins."""
+    if text == "":
+        raise ValueError("is empty: set it to a value, or remove it")
+    return text
+
+
 def _refuse_unencoded(url: str) -> None:
     """Refuse characters that a user name or password must percent-encode (RFC 3986, 3.2.1).
 
@@ -308,8 +315,11 @@ class Settings(DatabaseSettings):
     better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)] | None = None
     better_auth_url: Annotated[str, AfterValidator(_parse_server_url)] | None = None
     jwks_url: Annotated[str, AfterValidator(_parse_key_set_url)] | None = None
-    jwt_issuer: str | None = None
-    jwt_audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    jwt_issuer: Annotated[str | None, BeforeValidator(_refuse_empty)] = None
+    # Before validators run from right to left.
+    jwt_audience: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), BeforeValidator(_refuse_empty)
+    ] = ()
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_parse_origin)], ...],
         NoDecode,
@@ -325,7 +335,8 @@ class Settings(DatabaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
     ] = "INFO"
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_parse_server_url)] | None = None
-    prometheus_multiproc_dir: DirectoryPath | None = None
+    # DirectoryPath would make "" the current directory.
+    prometheus_multiproc_dir: Annotated[DirectoryPath | None, BeforeValidator(_refuse_empty)] = None
     mcp: Annotated[bool, AfterValidator(_require_sdk)] = False
     mcp_url: Annotated[str, AfterValidator(_parse_mcp_url)] = "http://127.0.0.1:8000/mcp"
 

@@ -235,6 +235,11 @@ INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:pass
                 "https://u:1/S3cret@h",
             ]
         ),
+        *(
+            (name, text, f"{name} is empty: set it to a value, or remove it")
+            for name in ("JWT_ISSUER", "JWT_AUDIENCE", "PROMETHEUS_MULTIPROC_DIR")
+            for text in ["", " "]
+        ),
         ("JWKS_URL", "h/keys", "JWKS_URL is not a URL such as https://app.example.com"),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -304,6 +309,16 @@ def test_an_invalid_setting_is_reported_with_the_reason_without_its_value(
     assert explain(raised.value) == line
     for text in (str(raised.value), repr(raised.value)):
         assert "s3cret" not in text.lower()
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"cors_origins"}))
+def test_an_empty_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    _environment(monkeypatch, **{name.upper(): ""})
+
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+
+    assert explain(raised.value).startswith(f"{name.upper()} ")
 
 
 def test_without_secret_and_url_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,9 +411,7 @@ def test_a_key_set_alone_needs_the_issuer_and_the_audience(monkeypatch: pytest.M
     assert (settings.issuer, settings.audiences) == ("i", ("a",))
 
 
-@pytest.mark.parametrize(
-    ("given", "used"), [("a", ("a",)), (" a , b,,", ("a", "b")), (" ", ("http://h",))]
-)
+@pytest.mark.parametrize(("given", "used"), [("a", ("a",)), (" a , b,,", ("a", "b"))])
 def test_issuer_and_audiences_can_be_set(
     monkeypatch: pytest.MonkeyPatch, given: str, used: tuple[str, ...]
 ) -> None:
