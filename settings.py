@@ -355,6 +355,14 @@ class Settings(DatabaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _require_a_rate_limit_for_its_store(self) -> Self:
+        if self.rate_limit_store is not None and self.rate_limit is None:
+            raise ValueError(
+                "RATE_LIMIT_STORE needs RATE_LIMIT: without it, requests are not counted"
+            )
+        return self
+
     @property
     def key_set_url(self) -> str | None:
         """The URL of the auth server's key set."""

@@ -463,6 +463,7 @@ def test_settings_are_frozen_and_hide_secrets() -> None:
     settings = settings_for(
         make_url("postgresql://u:s3cret@h/d?sslpassword=s3cret"),
         better_auth_secret="s3cret" * 9,
+        rate_limit="1/day",
         rate_limit_store="redis://:s3cret@h",
     )
 
@@ -490,7 +491,7 @@ def test_a_rate_is_a_number_of_requests_per_window(
 
 
 def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    _environment(monkeypatch, RATE_LIMIT_STORE="redis://u:s3cret@h")
+    _environment(monkeypatch, RATE_LIMIT="1/day", RATE_LIMIT_STORE="redis://u:s3cret@h")
     assert Settings(_env_file=None).rate_limit_store == "redis://u:s3cret@h"
 
     monkeypatch.setattr("settings.find_spec", lambda _: None)
@@ -498,6 +499,17 @@ def test_rate_limit_store_needs_the_redis_package(monkeypatch: pytest.MonkeyPatc
         Settings(_env_file=None)
     assert explain(raised.value) == (
         "RATE_LIMIT_STORE needs a package that is not installed: run uv sync --extra redis"
+    )
+
+
+def test_rate_limit_store_needs_a_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    _environment(monkeypatch, RATE_LIMIT_STORE="redis://u:s3cret@h")
+
+    with pytest.raises(ValidationError) as raised:
+        Settings(_env_file=None)
+
+    assert explain(raised.value) == (
+        "RATE_LIMIT_STORE needs RATE_LIMIT: without it, requests are not counted"
     )
 
 
