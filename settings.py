@@ -48,6 +48,7 @@ NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
+HAS_WILDCARD = "must name each origin, or be * alone: there are no other wildcards"
 HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
 
 
@@ -233,7 +234,7 @@ def _parse_origin(text: str) -> str:
     if text == "*":
         return text
     if "*" in text:
-        raise ValueError("must name each origin, or be * alone: there are no other wildcards")
+        raise ValueError(HAS_WILDCARD)
     # Mobile apps and browser extensions: capacitor://localhost, chrome-extension://<id>.
     if re.fullmatch(r"(?!(ftp|wss?|file|https?):)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?", text):
         return text
@@ -241,6 +242,12 @@ def _parse_origin(text: str) -> str:
         return _origin(Url(_parse_server_url(text)))
     except ValueError as error:
         raise ValueError(HAS_CREDENTIALS if "@" in text else INVALID_ORIGINS) from error
+
+
+def _refuse_wildcard_among_others(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in origins and len(origins) > 1:
+        raise ValueError(HAS_WILDCARD)
+    return origins
 
 
 class Rate(NamedTuple):
@@ -324,6 +331,7 @@ class Settings(DatabaseSettings):
         tuple[Annotated[str, AfterValidator(_parse_origin)], ...],
         NoDecode,
         BeforeValidator(_split),
+        AfterValidator(_refuse_wildcard_among_others),
     ] = ("http://localhost:3000",)
     auto_migrate: bool = True
     tasks_per_user: Annotated[int, Field(ge=1)] = 10_000

@@ -224,6 +224,10 @@ INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:pass
                 "*.example.com",
             ]
         ),
+        *(
+            ("CORS_ORIGINS", text, HAS_WILDCARD.replace(" (value 1)", ""))
+            for text in ["*,https://a.example", "https://a.example, *", "*,*"]
+        ),
         ("CORS_ORIGINS", "https://u:s3cret@a.example", f"CORS_ORIGINS (value 1) {HAS_CREDENTIALS}"),
         ("CORS_ORIGINS", "http://a, b", INVALID_ORIGIN.replace("1", "2")),
         *(
