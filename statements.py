@@ -3,9 +3,9 @@
 Their condition is `owned` or, with tombstones, `owned_with_tombstones`. INSERT sets the owner. Only
 RECORD_PURGE and PURGE, which `main.py purge` executes, cover all users.
 
-Statements are built once, since building one costs more than executing it; only `update_many` and
-`delete_many` build one per call. The caller passes the values with each execution, as in
-`session.exec(READ, params={"owner": user.id, "task_id": 1})`.
+Statements are built once, since building one costs more than executing it; only `update_many`,
+`delete_many` and, with versions, `if_version` build one per call. The caller passes the values with
+each execution, as in `session.exec(READ, params={"owner": user.id, "task_id": 1})`.
 """
 
 import re
