@@ -25,8 +25,9 @@ from typing_extensions import override
 from errors import RETRY_AFTER_SECONDS, AuthServerUnavailableError
 
 FRESH_SECONDS = 300
-# How often unknown kids may cause a fetch. They may belong to new keys, but anyone can send them.
-UNKNOWN_KID_SECONDS = 10
+# The least time between two fetches for unknown kids, which may belong to new keys but which anyone
+# can send, and between the start of a failed refresh and the next attempt.
+REFETCH_SECONDS = 10
 FETCH_TIMEOUT_SECONDS = 5
 KEY_SET_MAX_BYTES = 64 * 1024
 KEY_SET_HINT = (
@@ -143,7 +144,7 @@ class KeySet:
         now = time.monotonic()
         if self._has_keys and now >= self._fresh_until:
             self._start(now)
-            self._fresh_until = now + UNKNOWN_KID_SECONDS  # when to retry if the fetch fails
+            self._fresh_until = now + REFETCH_SECONDS  # if the fetch fails
         return self._keys.get(kid, NO_KEYS)
 
     async def get(self, kid: str) -> Keys:
@@ -170,7 +171,7 @@ class KeySet:
             return asked_at - self._started_at >= RETRY_AFTER_SECONDS
         if asked_at < self._unknown_until:
             return False
-        self._unknown_until = asked_at + UNKNOWN_KID_SECONDS
+        self._unknown_until = asked_at + REFETCH_SECONDS
         return True
 
     def _start(self, now: float) -> asyncio.Task[None]:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -30,11 +30,12 @@ from driver import transaction
 from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
 from gate import CORS, HeadAsGet, Headers, Prefix
 from logs import RequestLog, configure_logging
+from models import USER_ID_MAX_CHARS, is_blank, is_storable
 from overload import Limit
 from paths import Paths
 from rates import TOO_MANY, RateLimit
 from routes import changes, docs, health, tasks, transfers, users
-from settings import ENV_FILE, ROOT, DatabaseSettings, Settings, read_settings
+from settings import ENV_FILE, PORT_MAX, ROOT, DatabaseSettings, Settings, read_settings
 from telemetry import HiddenQuery, trace_statements
 
 SECRET_RECOMMENDED_BYTES = 32  # RFC 7518, 3.2: at least as long as the hash
@@ -43,8 +44,13 @@ GRACEFUL_SHUTDOWN_SECONDS = 8
 WORKER_START_SECONDS = 60
 # An unavailable collector must not delay the shutdown.
 EXPORT_TIMEOUT_SECONDS = 2
-# New objects between garbage collections. Python's 700 are fewer than one request creates.
+# New objects between garbage collections. A few requests at once create more than Python's default,
+# which is 700 or, since Python 3.13, 2,000.
 GC_THRESHOLD = 10_000
+# Larger numbers on the command line are mistakes.
+WORKERS_MAX = 999
+TOKEN_MINUTES_MAX = 999_999
+PURGE_DAYS_MAX = 99_999
 # RFC 3986, 2.3: characters that are never percent-encoded, so that no proxy rewrites them.
 PATH_PREFIX = re.compile(r"[A-Za-z0-9._~/-]*")
 
@@ -215,19 +221,37 @@ def main() -> None:
     """Run the server or a command (token, purge)."""
     parser = argparse.ArgumentParser(description="A secure multi-user task backend.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", default=8000, type=int, help="port to listen on (%(default)s)")
-    parser.add_argument("--workers", default=1, type=int, help="number of processes (%(default)s)")
+    parser.add_argument(
+        "--port",
+        default=8000,
+        type=_whole_number(0, PORT_MAX),
+        help="port to listen on (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        default=1,
+        type=_whole_number(1, WORKERS_MAX),
+        help="number of processes (%(default)s)",
+    )
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
     parser.add_argument(
         "--root-path", default="", type=_path_prefix, help="path prefix behind a proxy, such as /x"
     )
     commands = parser.add_subparsers(dest="command", title="commands")
     token = commands.add_parser("token", help="print a token for curl and /docs")
-    token.add_argument("user", help="the user id, which becomes the claim sub")
-    token.add_argument("--minutes", default=60, type=int, help="lifetime in minutes (%(default)s)")
+    token.add_argument("user", type=_user_id, help="the user id, which becomes the claim sub")
+    token.add_argument(
+        "--minutes",
+        default=60,
+        type=_whole_number(1, TOKEN_MINUTES_MAX),
+        help="lifetime in minutes (%(default)s)",
+    )
     purge = commands.add_parser("purge", help="remove the tombstones of deleted tasks")
     purge.add_argument(
-        "--days", default=90, type=_days, help="keep those of the last DAYS days (%(default)s)"
+        "--days",
+        default=90,
+        type=_whole_number(1, PURGE_DAYS_MAX),
+        help="keep those of the last DAYS days (%(default)s)",
     )
     arguments = parser.parse_args()
     if arguments.command == "purge":
@@ -242,6 +266,17 @@ def main() -> None:
         _serve(arguments)
 
 
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
 def _path_prefix(text: str) -> str:
     if not PATH_PREFIX.fullmatch(text):
         raise argparse.ArgumentTypeError(
@@ -250,10 +285,13 @@ def _path_prefix(text: str) -> str:
     return text
 
 
-def _days(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
-        raise argparse.ArgumentTypeError("must be a whole number of days, from 1 to 99999")
-    return int(text)
+def _user_id(text: str) -> str:
+    """Refuse what `auth` refuses in the claim sub."""
+    if len(text) > USER_ID_MAX_CHARS or is_blank(text) or not is_storable(text):
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {USER_ID_MAX_CHARS} characters in UTF-8, at least one of them visible"
+        )
+    return text
 
 
 def _purge(keep: timedelta) -> int:

@@ -190,7 +190,7 @@ def _explained() -> Iterator[None]:
     except (OperationalError, InterfaceError, InternalError):
         raise
     except (CommandError, DBAPIError) as error:
-        # An unknown revision, a missing privilege, a file that is no database.
+        # An unknown revision, a missing privilege, a file that is not a database.
         raise SchemaNotCurrentError(cause_of(error)) from error
 
 

@@ -48,6 +48,7 @@ NOT_ENCODED = (
     "has a character that must be percent-encoded: in a user name or a password, write @ as %40, "
     "/ as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, % as %25 and a space as %20"
 )
+HAS_WILDCARD = "must name each origin, or be * alone: there are no other wildcards"
 HAS_CREDENTIALS = "must not contain @: user names and passwords are not allowed in it"
 
 
@@ -62,6 +63,13 @@ def _clean(text: object) -> object:
     else:
         return text.strip().strip("\ufeff").strip()
     raise ValueError(problem)  # not inside `except`: the first error contains the text
+
+
+def _refuse_empty(text: object) -> object:
+    """Refuse `NAME=`. Other settings refuse it by their types; CORS_ORIGINS= means no origins."""
+    if text == "":
+        raise ValueError("is empty: set it to a value, or remove it")
+    return text
 
 
 def _refuse_unencoded(url: str) -> None:
@@ -226,7 +234,7 @@ def _parse_origin(text: str) -> str:
     if text == "*":
         return text
     if "*" in text:
-        raise ValueError("must name each origin, or be * alone: there are no other wildcards")
+        raise ValueError(HAS_WILDCARD)
     # Mobile apps and browser extensions: capacitor://localhost, chrome-extension://<id>.
     if re.fullmatch(r"(?!(ftp|wss?|file|https?):)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d+)?", text):
         return text
@@ -234,6 +242,12 @@ def _parse_origin(text: str) -> str:
         return _origin(Url(_parse_server_url(text)))
     except ValueError as error:
         raise ValueError(HAS_CREDENTIALS if "@" in text else INVALID_ORIGINS) from error
+
+
+def _refuse_wildcard_among_others(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in origins and len(origins) > 1:
+        raise ValueError(HAS_WILDCARD)
+    return origins
 
 
 class Rate(NamedTuple):
@@ -308,12 +322,16 @@ class Settings(DatabaseSettings):
     better_auth_secret: Annotated[SecretStr, AfterValidator(_refuse_unusable_secret)] | None = None
     better_auth_url: Annotated[str, AfterValidator(_parse_server_url)] | None = None
     jwks_url: Annotated[str, AfterValidator(_parse_key_set_url)] | None = None
-    jwt_issuer: str | None = None
-    jwt_audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    jwt_issuer: Annotated[str | None, BeforeValidator(_refuse_empty)] = None
+    # Before validators run from right to left.
+    jwt_audience: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), BeforeValidator(_refuse_empty)
+    ] = ()
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_parse_origin)], ...],
         NoDecode,
         BeforeValidator(_split),
+        AfterValidator(_refuse_wildcard_among_others),
     ] = ("http://localhost:3000",)
     auto_migrate: bool = True
     tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
@@ -325,7 +343,8 @@ class Settings(DatabaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda name: name.upper())
     ] = "INFO"
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_parse_server_url)] | None = None
-    prometheus_multiproc_dir: DirectoryPath | None = None
+    # DirectoryPath would make "" the current directory.
+    prometheus_multiproc_dir: Annotated[DirectoryPath | None, BeforeValidator(_refuse_empty)] = None
     mcp: Annotated[bool, AfterValidator(_require_sdk)] = False
     mcp_url: Annotated[str, AfterValidator(_parse_mcp_url)] = "http://127.0.0.1:8000/mcp"
 
@@ -341,6 +360,14 @@ class Settings(DatabaseSettings):
             raise ValueError(
                 "JWKS_URL needs BETTER_AUTH_URL, or both JWT_ISSUER and JWT_AUDIENCE: "
                 "they determine which tokens are accepted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_a_rate_limit_for_its_store(self) -> Self:
+        if self.rate_limit_store is not None and self.rate_limit is None:
+            raise ValueError(
+                "RATE_LIMIT_STORE needs RATE_LIMIT: without it, requests are not counted"
             )
         return self
 

@@ -3,9 +3,9 @@
 Their condition is `owned` or, with tombstones, `owned_with_tombstones`. INSERT sets the owner. Only
 RECORD_PURGE and PURGE, which `main.py purge` executes, cover all users.
 
-Statements are built once, since building one costs more than executing it; only `update_many` and
-`delete_many` build one per call. The caller passes the values with each execution, as in
-`session.exec(READ, params={"owner": user.id, "task_id": 1})`.
+Statements are built once, since building one costs more than executing it; only `update_many`,
+`delete_many` and, with versions, `if_version` build one per call. The caller passes the values with
+each execution, as in `session.exec(READ, params={"owner": user.id, "task_id": 1})`.
 """
 
 import re
@@ -146,8 +146,8 @@ def update_many(
 
 # The columns that a tombstone keeps (a trigger updates `changed`), and the values of the others
 # that cannot be null.
-KEPT = {"id", "user_id", "created_at", "updated_at", "changed"}
-BLANK: dict[str, object] = {
+TOMBSTONE_KEEPS = {"id", "user_id", "created_at", "updated_at", "changed"}
+TOMBSTONE_VALUES: dict[str, object] = {
     "title": "",
     "status": TaskStatus.PENDING,
     "priority": Priority.MEDIUM,
@@ -158,25 +158,25 @@ BLANK: dict[str, object] = {
 }
 
 
-def _bury(which: ColumnElement[bool]) -> Update:
+def _make_tombstones(which: ColumnElement[bool]) -> Update:
     """Turn tasks into tombstones, which contain nothing that their owner wrote."""
     columns = TASKS.c
     erased = {
-        column.name: None if column.nullable else BLANK[column.name]
+        column.name: None if column.nullable else TOMBSTONE_VALUES[column.name]
         for column in columns
-        if column.name not in KEPT | {"version", "deleted_at"}
+        if column.name not in TOMBSTONE_KEEPS | {"version", "deleted_at"}
     }
     now = bindparam("now", type_=columns.deleted_at.type)
     return update(TASKS).where(which).values(**erased, version=columns.version + 1, deleted_at=now)
 
 
 # Parameters: owner, task_id, now.
-DELETE = _bury(_one_task()).returning(TASKS.c.id)
+DELETE = _make_tombstones(_one_task()).returning(TASKS.c.id)
 
 
 def delete_many(statuses: Collection[TaskStatus], ids: Collection[int]) -> Update:
     """Delete the selected tasks. Parameters: owner, now."""
-    return _bury(owned(*_selected(statuses, ids)))
+    return _make_tombstones(owned(*_selected(statuses, ids)))
 
 
 def new_values(changes: TaskUpdate) -> dict[str, object]:
@@ -429,7 +429,10 @@ class next_change(FunctionElement[int]):  # noqa: N801  # as json_words
 
 
 class written_by(FunctionElement[str]):  # noqa: N801  # as json_words
-    """The transaction that wrote a row of `task`. In a restored dump, it is another one."""
+    """The id of the transaction that wrote a row of `task` (xmin).
+
+    It differs after a dump is restored.
+    """
 
     inherit_cache = True
 
@@ -463,7 +466,7 @@ def _(_: written_by, __: SQLCompiler, **___: object) -> str:
 
 @compiles(written_by, "sqlite")
 def _(_: written_by, __: SQLCompiler, **___: object) -> str:
-    return "''"  # SQLite's backups are copies of the file, which nothing tells apart
+    return "''"  # SQLite's backups are copies of the file, which cannot be told apart
 
 
 @compiles(database_identity, "postgresql")

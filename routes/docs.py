@@ -68,6 +68,7 @@ SWAGGER_UI = bytes(
         swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
     ).body
 ).replace(b"presets: [", ARRANGEMENT.encode())
+# ReDoc's search needs a worker created from a `blob:` URL, which the policy of the page forbids.
 REDOC = bytes(
     get_redoc_html(
         openapi_url="openapi.json",
@@ -76,7 +77,8 @@ REDOC = bytes(
         redoc_favicon_url="docs/assets/favicon.png",
         with_google_fonts=False,
     ).body
-).replace(b"<redoc ", b'<redoc disable-search="true" ')  # the search needs a worker from a blob:
+).replace(b"<redoc ", b'<redoc disable-search="true" ')
+
 router = APIRouter(include_in_schema=False)
 router.mount("/docs/assets", StaticFiles(directory=ASSETS))
 

@@ -26,7 +26,7 @@ def settings_for(database_url: URL, **others: object) -> Settings:
         "better_auth_url": None,
         "jwks_url": None,
         "jwt_issuer": None,
-        "jwt_audience": "",
+        "jwt_audience": (),
         "cors_origins": "http://localhost:3000",
         "auto_migrate": True,
         "rate_limit": None,

@@ -96,6 +96,59 @@ def test_a_path_prefix_that_would_be_encoded_is_refused(
     assert "argument --root-path: may contain only letters" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("port", "workers"), [("0", "1"), ("65535", "999")])
+def test_the_least_and_the_greatest_numbers_are_passed_on(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, port: str, workers: str
+) -> None:
+    _run(monkeypatch, "--port", port, "--workers", workers)
+
+    assert (served["port"], served["workers"]) == (int(port), int(workers))
+
+
+USER_ID_REFUSED = (
+    "argument user: must be 1 to 255 characters in UTF-8, at least one of them visible\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(
+            (["--port", text], "argument --port: must be a whole number from 0 to 65535\n")
+            for text in ["-1", "65536", "99999", "http", "1.5", "", "8_000", "٨٠٠٠", "9" * 5000]
+        ),
+        *(
+            (["--workers", text], "argument --workers: must be a whole number from 1 to 999\n")
+            for text in ["0", "-1", "1000", "x"]
+        ),
+        *(
+            (
+                ["token", "ann", "--minutes", text],
+                "argument --minutes: must be a whole number from 1 to 999999\n",
+            )
+            for text in ["0", "-5", "1000000", "9" * 400, "x"]
+        ),
+        *(
+            (["token", user], USER_ID_REFUSED)
+            for user in ["", " ", "\u200b", "a" * 256, "ann\udcff"]
+        ),
+    ],
+)
+def test_an_invalid_argument_is_refused_with_the_reason(
+    served: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run(monkeypatch, *arguments)
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f" error: {message}")
+    assert served == {}
+
+
 @pytest.mark.usefixtures("served")
 def test_an_env_file_without_the_secret_is_not_changed_and_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

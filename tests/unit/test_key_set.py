@@ -57,7 +57,7 @@ def make_stale(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> Call
 
     def make_stale() -> None:
         monkeypatch.setattr(jwks, "FRESH_SECONDS", 0)
-        monkeypatch.setattr(jwks, "UNKNOWN_KID_SECONDS", 0)
+        monkeypatch.setattr(jwks, "REFETCH_SECONDS", 0)
         _key_set(verifier)._fresh_until = 0  # noqa: SLF001  # simulates that five minutes have passed
 
     return make_stale
