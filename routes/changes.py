@@ -173,16 +173,22 @@ def list_changes(
     origin = sha256(f"{state.identity} {user.id}".encode()).hexdigest()[:16]
     if since is not START:
         _require_valid(since, state, origin)
+    more = len(rows) > query.limit
     if page:
         latest = Change(page[-1].changed, page[-1].id, page[-1].written_by)
+    if since.is_first and not more:  # continue after the tombstones, which were not listed
+        latest = max(latest, _latest_change(user, session))
+    horizon = state.horizon
+    if since.more and since is not START:
+        horizon = min(horizon, since.horizon)  # it is lower than before after a crash
     token = SyncToken(
         origin,
         checked_at=int(time.time()),
         known=_known(page, state.horizon) or since.known or _known(page),
-        horizon=since.horizon if since.more and since is not START else state.horizon,
+        horizon=horizon,
         latest=latest,
-        more=len(rows) > query.limit,
-        is_first=since.is_first and len(rows) > query.limit,
+        more=more,
+        is_first=since.is_first and more,
     )
     return _answer(page, token)
 
@@ -211,8 +217,9 @@ def _require_valid(token: SyncToken, state: Row[Any], origin: str) -> None:
 def _known(page: Sequence[Row[Any]], before: int = BIGINT_MAX) -> int:
     """Return the last task that changed before this transaction, or 0.
 
-    A task that commits while the user's other tasks are erased survives. As long as an earlier
-    transaction is open, which may be the erasure, prefer a task that it would erase.
+    A task that commits while the user's other tasks are erased survives, and would hide the
+    erasure. As long as a transaction is open, which may be the erasure, prefer a task that was
+    changed before it. Such a task survives only if it commits within that moment, too.
     """
     ids = [row.id for row in page if row.deleted_at is None and row.changed < before]
     return ids[-1] if ids else 0

@@ -67,7 +67,7 @@ class Preconditions(NamedTuple):
 async def refuse_preconditions(request: Request) -> None:
     """Refuse conditions on the version of a task where there are many tasks (RFC 9110, 13.1.1)."""
     for name in ("If-Match", "If-None-Match"):
-        if name in request.headers:
+        if request.headers.get(name):
             raise invalid("header", name, message="is supported for a single task only")
 
 

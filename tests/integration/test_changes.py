@@ -113,6 +113,17 @@ def test_a_task_deleted_before_the_first_request_is_not_listed(ann: TestClient) 
     assert (first["more"], second["more"]) == (True, False)
 
 
+def test_tasks_deleted_before_the_first_request_are_never_listed(ann: TestClient) -> None:
+    kept = _create(ann)
+    for _ in range(3):
+        ann.delete(f"/api/tasks/{_create(ann)['id']}")
+
+    first = _changes(ann)
+
+    assert first["tasks"] == [kept]
+    assert _changes(ann, first["next"])["deleted"] == []
+
+
 def test_an_update_to_the_same_values_is_not_listed(ann: TestClient, replica: Replica) -> None:
     task = _create(ann)
     replica.pull()
@@ -419,6 +430,11 @@ def test_a_first_listing_continues_after_a_purge(
     assert first["tasks"] + _changes(ann, first["next"])["tasks"] == tasks
 
 
+INSERT = (
+    "INSERT INTO task (user_id, title, status, created_at, updated_at)"
+    " VALUES ('ann', 'imported', 'pending', now(), now())"
+)
+
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
@@ -508,12 +524,7 @@ def test_an_unfinished_import_delays_no_other_change(
     ann: TestClient, replica: Replica, other_connection: Connection
 ) -> None:
     replica.pull()
-    other_connection.execute(
-        text(
-            "INSERT INTO task (user_id, title, status, created_at, updated_at)"
-            " VALUES ('ann', 'imported', 'pending', now(), now())"
-        )
-    )
+    other_connection.execute(text(INSERT))
     task = _create(ann, "during")
     for _ in range(3):
         replica.pull()
