@@ -485,14 +485,16 @@ def _(_: database_identity, __: SQLCompiler, **___: object) -> str:
     return "todo_backend_sync.identity"
 
 
+CHANGE_ORDER = (TASKS.c.changed, TASKS.c.id)
+
+
 def _changes() -> Rows:
-    order = (TASKS.c.changed, TASKS.c.id)
     position = tuple_(bindparam("changed"), bindparam("id"))
     live_only = or_(TASKS.c.deleted_at.is_(None), bindparam("with_deleted", type_=Boolean))
     changes = (
         select_tasks(TASKS.c.changed, TASKS.c.deleted_at, written_by().label("written_by"))
-        .where(owned_with_tombstones(tuple_(*order) > position, live_only))
-        .order_by(*order)
+        .where(owned_with_tombstones(tuple_(*CHANGE_ORDER) > position, live_only))
+        .order_by(*CHANGE_ORDER)
         .limit(bindparam("limit"))
         .subquery()
     )
@@ -523,9 +525,9 @@ CHANGES = _changes()
 
 # The user's latest change. Parameters: owner.
 LATEST = (
-    cast("Rows", Select(TASKS.c.changed, TASKS.c.id, written_by()))
+    cast("Rows", Select(*CHANGE_ORDER, written_by()))
     .where(owned_with_tombstones())
-    .order_by(TASKS.c.changed.desc(), TASKS.c.id.desc())
+    .order_by(*(column.desc() for column in CHANGE_ORDER))
     .limit(1)
 )
 

@@ -1,12 +1,11 @@
 """Measure the tools of the MCP server beside the operations that do the same."""
 
-import json
 from collections import defaultdict
 from contextlib import ExitStack
 
 from benchmarks.comparison import FEW
 from benchmarks.load import Sample, median, send
-from benchmarks.operations import TOKENS, connected, create, request
+from benchmarks.operations import connected, create, request
 from benchmarks.report import Bench, Results, number, progress, ratio, table
 from benchmarks.servers import Server, our_command, our_environment, serving
 
@@ -79,12 +78,9 @@ def _call(user: int, version: str, tool: str, **arguments: object) -> bytes:
         "io.modelcontextprotocol/clientCapabilities": {},
     }
     parameters = {"name": tool, "arguments": arguments, "_meta": meta}
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
-    body = json.dumps(message)
-    return (
-        "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Authorization: Bearer {TOKENS[user]}\r\n"
-        "Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n"
+    headers = (
+        "Accept: application/json, text/event-stream\r\n"
         f"MCP-Protocol-Version: {version}\r\nMcp-Method: tools/call\r\nMcp-Name: {tool}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
+    )
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
+    return request("POST", "/mcp", user, headers, **message)

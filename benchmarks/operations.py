@@ -31,13 +31,13 @@ TOKENS = [
 ]
 
 
-def request(method: str, path: str, user: int, **fields: str) -> bytes:
-    """Return the bytes of a request. The fields, if any, are its JSON body."""
+def request(method: str, path: str, user: int, /, headers: str = "", **fields: object) -> bytes:
+    """Return the bytes of a request, with more headers. The fields, if any, are its JSON body."""
     body = json.dumps(fields) if fields else ""
     content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
     return (
         f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Authorization: Bearer {TOKENS[user]}\r\n{content}\r\n{body}"
+        f"Authorization: Bearer {TOKENS[user]}\r\n{headers}{content}\r\n{body}"
     ).encode()
 
 

@@ -98,7 +98,9 @@ class SyncToken:
 
 
 SYNC_TOKEN = TypeAdapter(SyncToken)
-START = SyncToken("", checked_at=0, known=0, horizon=0, latest=NO_CHANGE, more=True, is_first=True)
+START = SyncToken(
+    "", checked_at=0, known=0, horizon=BIGINT_MAX, latest=NO_CHANGE, more=True, is_first=True
+)
 
 
 def _decode(text: str) -> SyncToken:
@@ -178,14 +180,12 @@ def list_changes(
         latest = Change(page[-1].changed, page[-1].id, page[-1].written_by)
     if since.is_first and not more:  # continue after the tombstones, which were not listed
         latest = max(latest, _latest_change(user, session))
-    horizon = state.horizon
-    if since.more and since is not START:
-        horizon = min(horizon, since.horizon)  # it is lower than before after a crash
     token = SyncToken(
         origin,
         checked_at=int(time.time()),
         known=_known(page, state.horizon) or since.known or _known(page),
-        horizon=horizon,
+        # The first page's, unless it is lower now: the database may have crashed in between.
+        horizon=min(since.horizon, state.horizon) if since.more else state.horizon,
         latest=latest,
         more=more,
         is_first=since.is_first and more,

@@ -74,6 +74,11 @@ def check_out(folder: Path) -> Path:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     return check_out(tmp_path / "todo-backend")
 

@@ -22,11 +22,6 @@ TOOLS = {"add_task", "list_tasks", "update_task", "complete_task", "delete_task"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def server(start: Callable[..., Server], database_url: URL) -> Server:
     return start(
         *["uv", "run", "main.py", "--port", "{port}", "--workers", "2"],

@@ -73,11 +73,6 @@ class _Memory:
         self.client = client_info
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a Better Auth server that is configured as the document says."""

@@ -19,6 +19,8 @@ from tests.actors import bearer, settings_for
 from tests.replica import Replica
 
 CHANGE_IDENTITY = "UPDATE todo_backend_sync SET identity = identity + 1"
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
 GONE = {"detail": NO_LONGER_VALID, "status_code": 410}
 
 
@@ -265,7 +267,7 @@ def test_a_token_without_changes_is_checked_now_and_then(ann: TestClient, engine
     assert ann.get(f"/api/tasks/changes?since={token}").json() == GONE
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@on_postgresql
 def test_a_row_that_another_transaction_wrote_is_not_the_latest_change(
     ann: TestClient, engine: Engine
 ) -> None:
@@ -434,8 +436,6 @@ INSERT = (
     "INSERT INTO task (user_id, title, status, created_at, updated_at)"
     " VALUES ('ann', 'imported', 'pending', now(), now())"
 )
-
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @on_postgresql

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,23 +71,33 @@ def test_the_app_starts_before_its_database(
             assert ann.get("/ready").json() == {"status": "ok"}
 
 
+@contextmanager
+def _read_only(url: URL) -> Iterator[None]:
+    """Make new connections to the database read-only."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {url.database} SET default_transaction_read_only = on"
+        )
+        yield
+        connection.exec_driver_sql("SET default_transaction_read_only = off")
+        connection.exec_driver_sql(
+            f"ALTER DATABASE {url.database} RESET default_transaction_read_only"
+        )
+
+
 def test_the_app_starts_on_a_database_that_is_read_only(
     empty_postgresql: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    others = create_engine(empty_postgresql, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    name = empty_postgresql.database
-    with others.connect() as connection:
-        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        app = create_app(settings_for(empty_postgresql))
-
-        with TestClient(app, headers=bearer("ann")) as ann:
+    app = create_app(settings_for(empty_postgresql))
+    with ExitStack() as clients:
+        with _read_only(empty_postgresql):
+            ann = clients.enter_context(TestClient(app, headers=bearer("ann")))
             assert "Responding with 503 until this is fixed: cannot execute" in caplog.text
             assert ann.get("/api/tasks").status_code == 503
 
-            connection.exec_driver_sql("SET default_transaction_read_only = off")
-            connection.exec_driver_sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-            app.state.database.engine.dispose()
-            assert ann.get("/api/tasks").status_code == 200
+        app.state.database.engine.dispose()
+        assert ann.get("/api/tasks").status_code == 200
 
 
 def test_a_restarted_database_is_used_again(ann: TestClient, wire: Wire, anns_task: str) -> None:
@@ -435,16 +445,12 @@ def test_the_schema_check_counts_towards_the_time_of_a_request(
 def test_connections_to_a_server_that_became_read_only_are_dropped(
     app: FastAPI, wire: Wire, postgresql_url: URL
 ) -> None:
-    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    name = postgresql_url.database
-    with TestClient(app, headers=bearer("ann")) as ann, engine.connect() as connection:
-        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        wire.cut()
-        assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
-        assert ann.get("/api/tasks").json() == []
+    with TestClient(app, headers=bearer("ann")) as ann:
+        with _read_only(postgresql_url):
+            wire.cut()
+            assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
+            assert ann.get("/api/tasks").json() == []
 
-        connection.exec_driver_sql("SET default_transaction_read_only = off")
-        connection.exec_driver_sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 503
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
