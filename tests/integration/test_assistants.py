@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
 from sqlalchemy.exc import DataError, OperationalError
@@ -260,6 +261,7 @@ ARGUMENTS = st.dictionaries(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tool=st.sampled_from(sorted(TOOLS)), arguments=ARGUMENTS)
+@example(tool="add_task", arguments={"title": math.nan})  # which is not JSON
 def test_no_arguments_cause_an_internal_error_or_reach_another_users_tasks(
     client: TestClient, bobs: Call, tool: str, arguments: dict[str, Any]
 ) -> None:
