@@ -21,6 +21,8 @@ IN_FLIGHT_MAX = 128
 # less than 200 ms at three times the load that one process can serve, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 16
+# With the same token. Twice db.USER_POOL_SIZE: more would only wait for their own connections.
+OWN_IN_FLIGHT_MAX_OVERLOADED = 8
 # The overload is over when nothing has been refused for CALM_SECONDS. The higher limit is also
 # tried again after OVERLOADED_SECONDS, because clients that retry at once would prolong it.
 CALM_SECONDS = 0.5
@@ -50,8 +52,11 @@ class InFlight:
     def __exit__(self, *_: object) -> None:
         self._count -= 1
 
-    def is_full(self) -> bool:
-        """Return whether a new request must be refused. If so, record the refusal."""
+    def is_full(self, overloaded_max: int) -> bool:
+        """Return whether a new request must be refused. If so, record the refusal.
+
+        `overloaded_max` is the limit during overload; otherwise it is IN_FLIGHT_MAX.
+        """
         now = monotonic()
         if (
             now > self._last_refusal + CALM_SECONDS
@@ -59,7 +64,7 @@ class InFlight:
         ):
             self._refusing_since = now
         overloaded = now > self._refusing_since + BURST_SECONDS
-        if self._count < (IN_FLIGHT_MAX_OVERLOADED if overloaded else IN_FLIGHT_MAX):
+        if self._count < (overloaded_max if overloaded else IN_FLIGHT_MAX):
             return False
         self._last_refusal = now
         return True
@@ -116,7 +121,9 @@ class Limit:
             await self._app(scope, receive, send)
             return
         own = self._in_flight_of(hash(_credentials(scope)))
-        if self._in_flight.is_full() or own.is_full():
+        if self._in_flight.is_full(IN_FLIGHT_MAX_OVERLOADED) or own.is_full(
+            OWN_IN_FLIGHT_MAX_OVERLOADED
+        ):
             self._count_refusal(scope)
             await self._busy(scope, receive, send)
         else:

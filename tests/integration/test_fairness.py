@@ -109,13 +109,32 @@ def _connections(app: FastAPI) -> int:
 def test_requests_with_one_token_fill_only_their_own_queue(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("IN_FLIGHT_MAX", "IN_FLIGHT_MAX_OVERLOADED"):
+    for limit in ("IN_FLIGHT_MAX", "OWN_IN_FLIGHT_MAX_OVERLOADED"):
         monkeypatch.setattr(overload, limit, 2)
     with ExitStack() as connections:
         for _ in range(2):
             connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
         while _ask(port, "bob", "GET", "/api/tasks").status_code == 200:
             time.sleep(0.01)  # pragma: no cover  # the server may already have read both
+
+        refused = _ask(port, "bob", "GET", "/api/tasks")
+
+        assert refused.status_code == 503
+        assert _ask(port, "ann", "GET", "/api/tasks").status_code == 200
+
+
+def test_overload_with_one_token_lowers_only_the_limit_of_that_token(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overload, "BURST_SECONDS", 0)
+    monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 2)
+    monkeypatch.setattr(overload, "OWN_IN_FLIGHT_MAX_OVERLOADED", 2)
+    with ExitStack() as connections:
+        for _ in range(2):
+            connections.enter_context(_begin_body(port, "bob", "Content-Length: 50", b"{"))
+        while _ask(port, "bob", "GET", "/api/tasks").status_code == 200:
+            time.sleep(0.01)  # pragma: no cover  # the server may already have read both
+        monkeypatch.setattr(overload, "IN_FLIGHT_MAX", 3)  # which would accept one more
 
         refused = _ask(port, "bob", "GET", "/api/tasks")
 
