@@ -159,7 +159,7 @@ def _include_routes(app: FastAPI) -> None:
         (changes.router, docs.ALL_TASKS),
         (transfers.router, docs.ALL_TASKS),
         (tasks.router, docs.SINGLE_TASKS),
-        (tasks.many, docs.MANY_TASKS),
+        (tasks.bulk_router, docs.MANY_TASKS),
     )
     for router, tag in groups:
         app.include_router(
@@ -180,7 +180,7 @@ def _include_routes(app: FastAPI) -> None:
     if app.state.settings.mcp:  # only then: it takes time and memory to import
         mcp = import_module("routes.mcp")
         app.include_router(mcp.router, dependencies=limits)
-        app.include_router(mcp.metadata)
+        app.include_router(mcp.metadata_router)
 
 
 def _id_with_user(route: APIRoute) -> str:

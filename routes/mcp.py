@@ -115,10 +115,10 @@ async def run_server(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(
     route_class=McpRoute, dependencies=[Depends(require_known_site)], lifespan=run_server
 )
-metadata = APIRouter()
+metadata_router = APIRouter()
 
 
-@metadata.get(MCP_METADATA_PATH, include_in_schema=False)
+@metadata_router.get(MCP_METADATA_PATH, include_in_schema=False)
 async def read_metadata(request: Request) -> dict[str, object]:
     """Tell OAuth clients which server signs tokens for /mcp (RFC 9728, 2)."""
     settings: Settings = request.app.state.settings

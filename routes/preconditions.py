@@ -19,7 +19,7 @@ VERSION = re.compile(r"([1-9][0-9]{0,17})(?:(?:--?|;)(?:gzip|deflate|br|zstd))?"
 ENTITY_TAG = re.compile(r'(?:[Ww]/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
-def _documented(**descriptions: str) -> dict[str, object]:
+def _headers(**descriptions: str) -> dict[str, object]:
     return {
         "parameters": [
             {
@@ -35,13 +35,13 @@ def _documented(**descriptions: str) -> dict[str, object]:
 
 
 # For the contract. If handlers declared them as parameters, each request would take a tenth longer.
-DOCUMENTED = _documented(
+WRITE_HEADERS = _headers(
     If_Match="An `ETag` of the task: the request takes effect only if the task still has this "
     "version, and gets a 412 otherwise.",
     If_None_Match="An `ETag` of the task: the request takes effect only if the task has another "
     "version, and gets a 412 otherwise.",
 )
-DOCUMENTED_READ = _documented(
+READ_HEADERS = _headers(
     If_None_Match="The `ETag` that you have: as long as the task still has this version, you get a "
     "304 without a body."
 )

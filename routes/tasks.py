@@ -32,10 +32,10 @@ from models import (
 )
 from routes.paging import Page, PageQuery, path_of, task_of
 from routes.preconditions import (
-    DOCUMENTED,
-    DOCUMENTED_READ,
     NOT_SATISFIED,
     PRECONDITION_FAILED,
+    READ_HEADERS,
+    WRITE_HEADERS,
     Preconditions,
     etag,
     is_current,
@@ -157,7 +157,7 @@ FULL = documented(
 CHANGED = TASK | NOT_FOUND | PRECONDITION_FAILED
 
 router = APIRouter(route_class=GuardedRoute, responses=UNAUTHORIZED | INVALID | UNAVAILABLE)
-many = APIRouter(
+bulk_router = APIRouter(
     route_class=GuardedRoute,
     responses=UNAUTHORIZED | INVALID | UNAVAILABLE,
     dependencies=[Depends(refuse_preconditions)],
@@ -216,7 +216,7 @@ def list_tasks(
     summary="Read a task",
     response_model=TaskPublic,
     responses=TASK | NOT_MODIFIED | NOT_FOUND,
-    openapi_extra=DOCUMENTED_READ,
+    openapi_extra=READ_HEADERS,
 )
 def read_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
@@ -238,7 +238,7 @@ def read_task(
     summary="Update a task (PUT)",
     response_model=TaskPublic,
     responses=CHANGED | BAD_BODY,
-    openapi_extra=DOCUMENTED,
+    openapi_extra=WRITE_HEADERS,
 )
 def put_task(
     task_id: TaskIdPath,
@@ -260,7 +260,7 @@ def put_task(
     summary="Update a task (PATCH)",
     response_model=TaskPublic,
     responses=CHANGED | BAD_BODY,
-    openapi_extra=DOCUMENTED,
+    openapi_extra=WRITE_HEADERS,
 )
 def patch_task(
     task_id: TaskIdPath,
@@ -283,7 +283,7 @@ def patch_task(
     summary="Complete a task",
     response_model=TaskPublic,
     responses=CHANGED,
-    openapi_extra=DOCUMENTED,
+    openapi_extra=WRITE_HEADERS,
 )
 def complete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
@@ -302,7 +302,7 @@ def complete_task(
     response_description="The task is deleted",
     status_code=HTTPStatus.NO_CONTENT,
     responses=NOT_FOUND | PRECONDITION_FAILED,
-    openapi_extra=DOCUMENTED,
+    openapi_extra=WRITE_HEADERS,
 )
 def delete_task(
     task_id: TaskIdPath, request: Request, user: CurrentUser, session: SessionDep
@@ -316,7 +316,7 @@ def delete_task(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@many.patch(
+@bulk_router.patch(
     "",
     summary="Update many tasks",
     response_description="How many tasks were selected",
@@ -341,7 +341,9 @@ def patch_tasks(
     return Updated(updated=session.exec(statement, params=parameters).rowcount)
 
 
-@many.delete("", summary="Delete many tasks", response_description="How many tasks were deleted")
+@bulk_router.delete(
+    "", summary="Delete many tasks", response_description="How many tasks were deleted"
+)
 def delete_tasks(selection: SelectionQuery, user: CurrentUser, session: SessionDep) -> Deleted:
     """Delete all tasks that you select by `status`, by `id` or by both, for good.
 
