@@ -175,7 +175,7 @@ TAG_SEPARATOR = "\x1f"
 
 
 def folded_tags(tags: list[str]) -> str:
-    """Join the tags, each between two separators, so that a pattern can match a whole tag."""
+    """Join the tags, each between two separators, so that a search can match a whole tag."""
     return TAG_SEPARATOR.join(["", *map(folded, tags), ""]) if tags else ""
 
 

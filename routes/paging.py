@@ -38,6 +38,7 @@ from models import (
     Tag,
     TaskStatus,
     User,
+    folded,
     without_null,
 )
 from statements import TASK_FIELDS, Rows, Sort
@@ -238,7 +239,7 @@ class Page(BaseModel):
         }
         values |= {name: getattr(self, name) for name in self.filters - {"due", "q", "tag"}}
         if self.q:
-            values["q"] = statements.containing(self.q)
+            values["q"] = folded(self.q)
         if self.tag:
             values["tag"] = [statements.tagged(tag) for tag in self.tag]
         if self.cursor is not None:
