@@ -1,11 +1,9 @@
 """The engine, and `get_session`, which yields the session of a request."""
 
-import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from typing import Annotated, TypeVar
 
@@ -60,8 +58,7 @@ class Database:
     def _start(self, work: Callable[[], Result]) -> Awaitable[Result]:
         if self._threads is None:
             return greenlet_spawn(work)
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, copy_context().run, work)
+        return driver.run_in_thread(self._threads, work)
 
 
 def make_engine(url: URL) -> Engine:
@@ -86,7 +83,9 @@ def make_engine(url: URL) -> Engine:
         **({} if is_sqlite else {"use_native_hstore": False}),
     )
     event.listen(engine, "handle_error", _leave_read_only_server)
-    if not is_sqlite:
+    if is_sqlite:
+        event.listen(engine, "connect", driver.limit_sqlite)
+    else:
         set_wait_callback(driver.wait)  # process-wide: psycopg2 has no callback per connection
         event.listen(engine, "do_connect", driver.connect)
         event.listen(engine, "checkout", driver.refuse_closed)
@@ -97,7 +96,9 @@ def _leave_read_only_server(failure: ExceptionContext) -> None:
     """Drop all connections to a server that is now read-only: new ones may reach its successor."""
     error = failure.original_exception
     is_read_only = isinstance(error, ReadOnlySqlTransaction) or (
-        isinstance(error, sqlite3.Error) and error.sqlite_errorname.startswith("SQLITE_READONLY")
+        isinstance(error, sqlite3.Error)
+        # Python's own errors, such as of a text that is not UTF-8, have no such name.
+        and getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY")
     )
     if is_read_only:
         failure.is_disconnect = True

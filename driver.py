@@ -1,4 +1,4 @@
-"""Make psycopg2 wait for PostgreSQL in the event loop, but never past a request's deadline."""
+"""Make psycopg2 wait for PostgreSQL in the event loop, but no driver past a request's deadline."""
 
 import asyncio
 import math
@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar, cast
@@ -31,6 +31,7 @@ ADDRESS_SECONDS = 1
 # How long before the deadline PostgreSQL cancels a statement. At the deadline, we close the
 # connection.
 HANG_UP_AFTER_SECONDS = 0.5
+TIMEOUT_MIN_SECONDS = 0.001  # PostgreSQL counts milliseconds; 0 would mean no limit
 
 # The database's default may be stricter, and then concurrent writes to a row fail. Reads do not
 # need this: each is one statement, and no writer is serializable.
@@ -40,6 +41,12 @@ Result = TypeVar("Result")
 
 # When the current request must be answered, on the monotonic clock. Other code has no deadline.
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+# Set once nobody waits for the work of the current thread any more.
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+
+# How many instructions of its virtual machine SQLite executes, in about a millisecond, before it
+# asks whether to continue.
+SQLITE_INSTRUCTIONS = 10_000
 
 
 def start_deadline(seconds: float) -> None:
@@ -58,12 +65,18 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """Run the block in a transaction. A failure rolls it back and closes the connection."""
+def transaction(connection: Connection, lock: str | None = None) -> Iterator[None]:
+    """Run the block in a transaction. A failure rolls it back and closes the connection.
+
+    Of transactions with the same `lock`, only one runs at a time.
+    """
     # Take SQLite's write lock first: taking it after a read may fail without waiting.
     is_sqlite = connection.dialect.name == "sqlite"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
     try:
+        if lock is not None and not is_sqlite:  # SQLite has only one writer
+            hashed = "hashtextextended(%(lock)s, 0)"
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({hashed})", {"lock": lock})
         yield
         connection.exec_driver_sql("COMMIT")
     except BaseException:
@@ -75,6 +88,34 @@ def transaction(connection: Connection) -> Iterator[None]:
 def in_thread(work: Callable[[], Result]) -> Result:
     """Run slow work in a thread, so that a handler does not block the event loop."""
     return await_(asyncio.to_thread(work)) if _in_handler() else work()
+
+
+async def run_in_thread(threads: Executor, work: Callable[[], Result]) -> Result:
+    """Run work with a session in a thread. If this is cancelled, stop the work, and wait for it.
+
+    Otherwise the session would give its connection to the next request while the thread uses it.
+    """
+    cancelled = threading.Event()
+    context = copy_context()
+    context.run(_cancelled.set, cancelled)
+    running = asyncio.get_running_loop().run_in_executor(threads, context.run, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancelled.set()
+        with suppress(Exception):  # the interruption
+            await running
+        raise
+
+
+def limit_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Make SQLite interrupt a statement at the deadline, or when its request is cancelled."""
+    connection.set_progress_handler(_must_stop, SQLITE_INSTRUCTIONS)
+
+
+def _must_stop() -> bool:
+    cancelled = _cancelled.get()
+    return time.monotonic() > _deadline.get() or (cancelled is not None and cancelled.is_set())
 
 
 class TimedCursor(Psycopg2Cursor):
@@ -94,7 +135,7 @@ class TimedCursor(Psycopg2Cursor):
         deadline = _deadline.get()
         if deadline != math.inf:
             seconds = deadline - time.monotonic() - HANG_UP_AFTER_SECONDS
-            if seconds <= 0:  # a timeout of 0 would mean no limit
+            if seconds < TIMEOUT_MIN_SECONDS:
                 raise psycopg2.OperationalError("No time left for the statement")
             settings += f"SET LOCAL statement_timeout = '{seconds:.3f}s'; "
         super().execute(settings + statement, vars)

@@ -167,10 +167,12 @@ def import_tasks(
     """Create a task for each line of a file, or none at all if any line is invalid.
 
     The tasks get new ids and times, so importing a file twice creates every task twice. To repeat a
-    request safely, send an `Idempotency-Key`. The file may have up to 64 MiB.
+    request safely, send an `Idempotency-Key`; it is valid as long as the first task of the file
+    exists. The file may have up to 64 MiB.
     """
     limit: int = request.app.state.settings.tasks_per_user
-    with time_limit(IMPORT_SECONDS), transaction(session.connection()):
+    # One at a time: none sees how many tasks the user's other imports create.
+    with time_limit(IMPORT_SECONDS), transaction(session.connection(), lock=user.id):
         imported, replayed = _import(file, idempotency_key, user, session, limit)
     content = to_json(Imported(imported=imported))
     if replayed:

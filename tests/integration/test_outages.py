@@ -489,6 +489,62 @@ def test_a_locked_sqlite_file_is_503_until_it_is_unlocked(
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
+# Never ends by itself.
+COUNT_FOREVER = (
+    "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"
+    " SELECT count(*) FROM number"
+)
+
+
+def test_a_statement_on_sqlite_is_interrupted_at_the_deadline(sqlite_url: URL) -> None:
+    database = Database(sqlite_url, auto_migrate=False)
+
+    with (
+        database.engine.connect() as connection,
+        driver.time_limit(0.1),
+        pytest.raises(OperationalError, match="interrupted"),
+    ):
+        connection.exec_driver_sql(COUNT_FOREVER)
+
+    database.close()
+
+
+def test_a_request_cancelled_on_sqlite_ends_before_its_connection_is_used_again(
+    sqlite_url: URL,
+) -> None:
+    database = Database(sqlite_url, auto_migrate=False)
+    began = threading.Event()
+    ended = threading.Event()
+
+    def use(connection: Connection) -> None:
+        began.set()
+        try:
+            connection.exec_driver_sql(COUNT_FOREVER)
+        finally:
+            ended.set()
+
+    async def cancel() -> bool:
+        running = asyncio.create_task(_run(database, use))
+        await asyncio.to_thread(began.wait, 30)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return ended.is_set()
+
+    assert asyncio.run(cancel())
+    database.close()
+
+
+def test_a_text_on_sqlite_that_is_not_utf_8_is_503(sqlite_url: URL) -> None:
+    app = create_app(settings_for(sqlite_url))
+    with TestClient(app, headers=bearer("ann")) as ann:
+        ann.post("/api/tasks", json={"title": "x"})
+        with app.state.database.engine.connect() as connection:
+            connection.exec_driver_sql("UPDATE task SET title = CAST(x'ff' AS TEXT)")
+
+        assert ann.get("/api/tasks").status_code == 503
+
+
 def test_read_only_sqlite_connections_are_dropped(sqlite_url: URL) -> None:
     app = create_app(settings_for(sqlite_url))
     both = threading.Barrier(2)

@@ -4,6 +4,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,17 @@ def test_an_import_cannot_exceed_the_limit_of_tasks(limited: TestClient) -> None
     assert (refused.status_code, refused.json()) == (409, FULL)
     assert len(_lines(limited)) == 1
     assert limited.post("/api/tasks/import", content=b'{"title": "y"}\n' * 2).status_code == 201
+
+
+def test_concurrent_imports_cannot_exceed_the_limit_of_tasks(database_url: URL) -> None:
+    app = create_app(settings_for(database_url, tasks_per_user=300))
+    body = b'{"title": "y"}\n' * 201  # two statements
+    with TestClient(app, headers=bearer("ann")) as ann:
+        with ThreadPoolExecutor(4) as threads:
+            responses = threads.map(
+                lambda _: ann.post("/api/tasks/import", content=body).status_code, range(4)
+            )
+            codes = sorted(responses)
+
+        assert codes == [201, 409, 409, 409]
+        assert ann.get("/api/tasks?limit=1").headers["X-Total-Count"] == "201"
