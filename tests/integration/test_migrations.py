@@ -62,7 +62,8 @@ def test_tasks_of_the_first_revision_can_be_searched_after_the_second(
     command.upgrade(alembic, "todo_0001")
     insert = (
         "INSERT INTO task (user_id, title, description, status, created_at, updated_at) VALUES "
-        "('ann', 'ÄPFEL', {}, 'pending', '2026-01-31T12:00:00Z', '2026-01-31T12:00:00Z')"
+        # A dot above a letter without such a form is also what revision 3 looks for.
+        "('ann', 'ÄPFEL q\u0307', {}, 'pending', '2026-01-31T12:00:00Z', '2026-01-31T12:00:00Z')"
     )
     with database.engine.connect() as connection:
         for description in ["NULL", "'ÖL'"] * 501:  # more than one page of the migration
