@@ -67,7 +67,7 @@ class Preconditions(NamedTuple):
 async def refuse_preconditions(request: Request) -> None:
     """Refuse conditions on the version of a task where there are many tasks (RFC 9110, 13.1.1)."""
     for name in ("If-Match", "If-None-Match"):
-        if request.headers.get(name):
+        if name in request.headers:
             raise invalid("header", name, message="is supported for a single task only")
 
 
@@ -84,9 +84,10 @@ def _versions(request: Request, name: str) -> frozenset[int] | None:
     that compress turn our `"1"` into `W/"1"`, and both identify the same version of the row, which
     is what prevents lost updates.
     """
-    header = ", ".join(request.headers.getlist(name))
-    if not header:
+    lines = request.headers.getlist(name)
+    if not lines:
         return None
+    header = ", ".join(lines)
     if header.strip() == "*":
         return ANY_VERSION
     if ENTITY_TAG.sub("", header).strip(" \t,") or not ENTITY_TAG.search(header):

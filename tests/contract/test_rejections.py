@@ -417,6 +417,7 @@ def test_many_errors_and_long_names_do_not_make_the_response_long(
 @pytest.mark.parametrize(
     "value",
     [
+        "",
         "1",
         '"1',
         '1"',
