@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent
 ENV_FILE = ROOT / ".env"
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 PORT_MAX = 65535
+TASKS_PER_USER_MAX = 10**12  # the databases count further, but not to every number
 # RFC 9728, 3.1: the well-known path, followed by that of the resource.
 MCP_METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 # uvicorn's exit code for a worker that cannot start. After any other, it keeps restarting workers.
@@ -334,7 +335,7 @@ class Settings(DatabaseSettings):
         AfterValidator(_refuse_wildcard_among_others),
     ] = ("http://localhost:3000",)
     auto_migrate: bool = True
-    tasks_per_user: Annotated[int, Field(ge=1)] = 10_000
+    tasks_per_user: Annotated[int, Field(ge=1, le=TASKS_PER_USER_MAX)] = 10_000
     rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_parse_rate)] | None = None
     rate_limit_store: Annotated[
         Annotated[str, AfterValidator(_require_redis)] | None, Field(repr=False)

@@ -122,6 +122,11 @@ INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:pass
         ("DATABASE_URL", "mysql://u:s3cret@h/d", UNSUPPORTED_DATABASE),
         ("DATABASE_URL", "postgresql+asyncpg://u:s3cret@h/d", UNSUPPORTED_DATABASE),
         ("DATABASE_URL", "sqlite://", UNSUPPORTED_DATABASE),
+        (
+            "TASKS_PER_USER",
+            "18446744073709551616",
+            "TASKS_PER_USER Input should be less than or equal to 1000000000000",
+        ),
         ("RATE_LIMIT", "", INVALID_RATE),
         ("RATE_LIMIT", "0/minute", INVALID_RATE),
         ("RATE_LIMIT", "100", INVALID_RATE),
