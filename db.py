@@ -49,11 +49,11 @@ class Database:
         return await self.slots.run(user_id, partial(self._start, work))
 
     def close(self) -> None:
-        """Close idle connections and stop the threads. The next use starts new ones."""
-        self.engine.dispose()
+        """Wait for the threads to end and close idle connections. The next use starts new ones."""
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = ThreadPoolExecutor(POOL_SIZE)
+        self.engine.dispose()
 
     def _start(self, work: Callable[[], Result]) -> Awaitable[Result]:
         if self._threads is None:

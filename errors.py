@@ -220,6 +220,11 @@ def busy_response() -> JSONResponse:
     return _unavailable("The server is busy; try again")
 
 
+def stopping_response() -> JSONResponse:
+    """Build the response to a request that the server no longer completes because it stops."""
+    return _unavailable("The server is stopping; try again")
+
+
 def _unavailable(detail: str) -> JSONResponse:
     return error_response(
         HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}

@@ -92,7 +92,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     if app.state.rate_limit is not None:
         await app.state.rate_limit.close()
-    database.close()
+    # In a thread, so that requests whose threads must end can still be answered.
+    await run_in_threadpool(database.close)
 
 
 def create_app(settings: Settings) -> FastAPI:

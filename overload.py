@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from errors import busy_response
+from errors import busy_response, stopping_response
 from paths import path_in_app
 
 # Enough for a hundred concurrent clients of one process.
@@ -128,7 +128,13 @@ class Limit:
             await self._busy(scope, receive, send)
         else:
             with own:
-                await self._app(scope, receive, send)
+                try:
+                    await self._app(scope, receive, send)
+                except asyncio.CancelledError as cancellation:  # the server stops
+                    try:
+                        await stopping_response()(scope, receive, send)
+                    except RuntimeError:  # the response has already begun
+                        raise cancellation from None
 
     def _count_refusal(self, scope: Scope) -> None:
         scope["state"]["logged_together"] = True

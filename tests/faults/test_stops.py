@@ -1,6 +1,7 @@
 """Shutdown, SIGKILL, and SQLite files that are locked, read-only or on a full disk."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sqlite3
 import sys
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -94,6 +96,55 @@ def test_sigterm_stops_the_process_despite_incomplete_requests(
         1,
         exited=f"after {seconds:.2f} s",
     )
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_sigterm_ends_imports_with_a_503_and_stores_nothing_of_them(
+    serve: Serve, postgres: PostgreSQL, file: Path, kind: str
+) -> None:
+    url = postgres.setting if kind == "postgresql" else f"sqlite:///{file}"
+    server = serve(url)
+    before = postgres.ids() if kind == "postgresql" else _ids(file)
+    bodies = [
+        (b"\n" * 100, 1000),  # most of it does not arrive
+        (b'{"title": "x"}\n' * 900_000, None),  # takes longer than the server waits
+    ]
+
+    def send(connection: socket.socket, body: bytes, announced: int | None) -> None:
+        head = (
+            f"POST /api/tasks/import HTTP/1.1\r\nHost: x\r\nOrigin: http://localhost:3000\r\n"
+            f"Authorization: {bearer('ann')['Authorization']}\r\n"
+            f"Content-Length: {announced or len(body)}\r\n\r\n"
+        )
+        connection.settimeout(30)
+        connection.sendall(head.encode() + body)
+
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in bodies
+        ]
+        for connection, (body, announced) in zip(connections, bodies, strict=True):
+            send(connection, body, announced)
+        signaled_at = time.monotonic()
+        exit_code = server.stop()
+        seconds = time.monotonic() - signaled_at
+        responses = [
+            b"".join(iter(partial(connection.recv, 65536), b"")) for connection in connections
+        ]
+
+    assert exit_code == -signal.SIGTERM
+    assert seconds < END_LIMIT_SECONDS
+    for response in responses:
+        head, _, content = response.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"access-control-allow-origin: http://localhost:3000" in head
+        assert b"retry-after: 1" in head
+        assert json.loads(content) == {
+            "detail": "The server is stopping; try again",
+            "status_code": 503,
+        }
+    assert (postgres.ids() if kind == "postgresql" else _ids(file)) == before
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
