@@ -160,7 +160,17 @@ class Headers:
                 own = {name for name, _ in message["headers"]}
                 more = scope["state"].get("headers", ())  # of the rate limit
                 added = [header for header in (*SECURITY_HEADERS, *more) if header[0] not in own]
+                if _asks_for_upgrade(scope):
+                    added.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _asks_for_upgrade(scope: Scope) -> bool:
+    """Return whether uvicorn's own protocol, unlike `protocol.Protocol`, misreads this request.
+
+    It takes the body for the next request on the connection, which must therefore be closed.
+    """
+    return b"upgrade" in dict(scope["headers"]) or scope.get("method") == "CONNECT"

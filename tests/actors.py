@@ -50,15 +50,13 @@ def client_of(app: FastAPI, headers: dict[str, str]) -> Iterator[TestClient]:
 
 
 @contextmanager
-def served(app: ASGIApp, root_path: str = "") -> Iterator[int]:
+def served(app: ASGIApp, root_path: str = "", http: str = "protocol:Protocol") -> Iterator[int]:
     """Serve the app on real connections as main.py does; yield the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         server = uvicorn.Server(
-            uvicorn.Config(
-                app, http="protocol:Protocol", ws="none", log_config=None, root_path=root_path
-            )
+            uvicorn.Config(app, http=http, ws="none", log_config=None, root_path=root_path)
         )
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from uvicorn.server import ServerState
 
 import protocol
@@ -25,6 +25,12 @@ app = FastAPI()
 @app.get("/own")
 def own() -> Response:
     return Response(headers={"Cache-Control": "max-age=60", "Vary": "Origin"})
+
+
+@app.post("/echo")
+async def echo(request: Request) -> dict[str, object]:
+    body = await request.body()
+    return {"body": body.decode(), "authorization": request.headers.get("Authorization")}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,95 @@ def test_one_connection_serves_many_requests(port: int) -> None:
     request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
     last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
 
-    assert _exchange(port, request * 2000, last).count(b"HTTP/1.1 200 OK") == 2001
+    for count in (90, 90):
+        assert _exchange(port, request * count, last).count(b"HTTP/1.1 200 OK") == count + 1
+
+
+def test_too_many_pipelined_requests_close_the_connection(port: int) -> None:
+    request = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    responses = _exchange(port, request * (2 * protocol.PIPELINED_MAX))
+
+    assert responses.count(b"HTTP/1.1 200 OK") == protocol.PIPELINED_MAX + 1
+    assert responses.count(b"connection: close") == 1
+
+
+def test_the_request_before_an_invalid_one_gets_its_response(port: int) -> None:
+    response = _exchange(port, b"GET /own HTTP/1.1\r\nHost: x\r\n\r\nThis is not HTTP\r\n\r\n")
+
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.count(b"HTTP/1.1") == 1
+
+
+def test_many_requests_in_one_piece_do_not_count_as_one_head(port: int) -> None:
+    request = b"GET /own HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % (b"x" * 1000)
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+
+    responses = _exchange(port, request, request * 80 + last[:100], last[100:])
+
+    assert responses.count(b"HTTP/1.1 200 OK") == 82
+
+
+SMUGGLED = b"GET /own HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: %d" % len(SMUGGLED), SMUGGLED), (b"Transfer-Encoding: chunked", CHUNKED)],
+)
+@pytest.mark.parametrize("protocol_name", [b"h2c", b"websocket", b"foo"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_body_of_a_request_that_asks_for_an_upgrade_is_not_a_request(
+    port: int, framing: bytes, body: bytes, protocol_name: bytes, *, at_once: bool
+) -> None:
+    head = (
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n"
+        b"Content-Type: application/json\r\n%b\r\n\r\n"
+    ) % (protocol_name, framing)
+    last = b"GET /own HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    requests = [head, body] * 3
+
+    if at_once:
+        received = _exchange(port, b"".join([*requests, last]))
+    else:
+        received = _exchange(port, *requests, last)
+
+    echoed = json.dumps({"body": SMUGGLED.decode(), "authorization": None}, separators=(",", ":"))
+    assert received.count(b"HTTP/1.1 200 OK") == 4
+    assert received.count(echoed.encode()) == 3
+
+
+@pytest.mark.parametrize("method", [b"POST", b"CONNECT"])
+def test_with_uvicorns_protocol_a_request_for_an_upgrade_closes_the_connection(
+    method: bytes,
+) -> None:
+    head = (
+        b"%b /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n"
+        b"Content-Length: %d\r\n\r\n"
+    ) % (method, len(SMUGGLED))
+    with served(Headers(app), http="httptools") as port:
+        received = _exchange(port, head, SMUGGLED * 3)
+
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"\r\nconnection: close\r\n" in received
+
+
+def test_connect_is_refused_with_everything_after_it(port: int) -> None:
+    received = _exchange(port, b"CONNECT /own HTTP/1.1\r\nHost: x\r\n\r\n" + SMUGGLED)
+
+    assert received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_a_trailer_is_not_a_header(port: int) -> None:
+    received = _exchange(
+        port,
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"1\r\n1\r\n0\r\nAuthorization: Bearer x\r\n\r\n",
+    )
+
+    assert received.endswith(b'{"body":"1","authorization":null}')
 
 
 @pytest.mark.parametrize(
