@@ -184,7 +184,8 @@ class KeySet:
     async def _fetch_and_replace(self) -> None:
         try:
             keys, ignored = _parse_members(_read_members(await _download(self._url)))
-        except (httpx2.HTTPError, TimeoutError, ValueError) as error:
+        # OSError: a CA file or a free file descriptor may be missing.
+        except (httpx2.HTTPError, OSError, ValueError) as error:
             self._report(f"No key set from {self.name}: {str(error) or type(error).__name__}")
         else:
             self._keys = {

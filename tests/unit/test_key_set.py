@@ -531,6 +531,22 @@ def test_an_auth_server_that_does_not_respond_is_logged_as_an_outage(
     assert _log(caplog) == [f"No key set from {url}/api/auth/jwks: All connection attempts failed"]
 
 
+def test_missing_certificates_are_logged_as_an_outage(
+    server: AuthServer,
+    verifier: TokenVerifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent.pem")
+
+    async def scenario() -> None:
+        with pytest.raises(AuthServerUnavailableError):
+            await verifier.verify(ED.token(server.claims()))
+
+    _run(scenario, verifier)
+    assert "No such file or directory" in "".join(_log(caplog))
+
+
 def test_ignored_keys_are_logged_once_with_the_reasons(
     server: AuthServer,
     verifier: TokenVerifier,
