@@ -12,9 +12,21 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 # Only the static files of this package are used: Swagger UI, ReDoc and FastAPI's icon.
 ASSETS = Path(str(files("fastapi_offline"))) / "static"
+
+
+class WholeFiles(StaticFiles):
+    """Static files without ranges: Starlette's response to an invalid range is not the API's."""
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
 
 # The groups of operations (OpenAPI's tags), in the order in which users need them.
 SINGLE_TASKS = "Tasks"
@@ -80,7 +92,7 @@ REDOC = bytes(
 ).replace(b"<redoc ", b'<redoc disable-search="true" ')
 
 router = APIRouter(include_in_schema=False)
-router.mount("/docs/assets", StaticFiles(directory=ASSETS))
+router.mount("/docs/assets", WholeFiles(directory=ASSETS))
 
 
 @router.get("/")
