@@ -21,6 +21,7 @@ from db import Database
 from errors import NOT_JSON, SEND_JSON, documented, invalid
 from models import User
 from paths import Paths, path_in_app
+from rates import RateLimit
 
 BODY_MAX_BYTES = 64 * 1024
 BODY_SECONDS = 5
@@ -36,6 +37,8 @@ BAD_BODY = documented(400, "The body is not JSON in UTF-8", NOT_JSON) | TOO_SLOW
 
 class GuardedRoute(APIRoute):
     """A route that checks the token first, then reads a body of bounded size in bounded time.
+
+    Every request with a valid token counts towards the rate limit, whatever else is wrong with it.
 
     FastAPI itself reads and parses the whole body before any dependency runs. It ignores unknown
     query parameters. If a mistyped filter were ignored, DELETE would delete too much, so this
@@ -82,7 +85,10 @@ class GuardedRoute(APIRoute):
         may_have_body = not {"GET", "DELETE"}.issuperset(self.methods or ())
 
         async def handle_guarded(request: Request) -> Response:
-            request.state.user = await self.authenticate(request)
+            request.state.user = user = await self.authenticate(request)
+            rate_limit: RateLimit | None = request.app.state.rate_limit
+            if rate_limit is not None:
+                await rate_limit.count(request, user)
             _check_query(request, repeatable)
             if may_have_body:
                 _check_encoding(request, self.body_wanted)

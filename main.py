@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import uvicorn
-from fastapi import Depends, FastAPI, params
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from jose import jwt
@@ -27,7 +27,7 @@ import statements
 from auth import FOREIGN_PATH, OwnPath, TokenVerifier
 from db import Database
 from driver import transaction
-from errors import EXCEPTION_HANDLERS, Responses, SchemaNotCurrentError, cause_of
+from errors import EXCEPTION_HANDLERS, SchemaNotCurrentError, cause_of
 from gate import CORS, HeadAsGet, Headers, Prefix
 from logs import RequestLog, configure_logging
 from models import USER_ID_MAX_CHARS, is_blank, is_storable
@@ -151,10 +151,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _include_routes(app: FastAPI) -> None:
-    limits: list[params.Depends] = []
-    limited: Responses = {}
-    if app.state.rate_limit is not None:
-        limits, limited = [Depends(app.state.rate_limit)], TOO_MANY
+    limited = {} if app.state.rate_limit is None else TOO_MANY
     # Paths with a fixed name under /api/tasks come before the path with an id.
     groups = (
         (changes.router, docs.ALL_TASKS),
@@ -163,24 +160,22 @@ def _include_routes(app: FastAPI) -> None:
         (tasks.bulk_router, docs.MANY_TASKS),
     )
     for router, tag in groups:
-        app.include_router(
-            router, prefix="/api/tasks", tags=[tag], dependencies=limits, responses=limited
-        )
+        app.include_router(router, prefix="/api/tasks", tags=[tag], responses=limited)
     for router, tag in groups:
         app.include_router(
             router,
             prefix="/api/{user_id}/tasks",
             tags=[docs.with_user_id(tag)],
-            dependencies=[OwnPath, *limits],
+            dependencies=[OwnPath],
             responses=FOREIGN_PATH | limited,
             generate_unique_id_function=_id_with_user,
         )
-    app.include_router(users.router, tags=[docs.ACCOUNT], dependencies=limits, responses=limited)
+    app.include_router(users.router, tags=[docs.ACCOUNT], responses=limited)
     app.include_router(health.router, tags=[docs.MONITORING])
     app.include_router(docs.router)
     if app.state.settings.mcp:  # only then: it takes time and memory to import
         mcp = import_module("routes.mcp")
-        app.include_router(mcp.router, dependencies=limits)
+        app.include_router(mcp.router)
         app.include_router(mcp.metadata_router)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
-from auth import CurrentUser
 from errors import documented
+from models import User
 from settings import Rate
 
 STORE_TIMEOUT_SECONDS = 0.5
@@ -47,12 +47,17 @@ class RateLimit:
                 socket_connect_timeout=STORE_TIMEOUT_SECONDS,
             )
 
-    async def __call__(self, request: Request, user: CurrentUser) -> None:
-        """Count the request, and refuse it if the user has used up the quota of the window."""
+    async def count(self, request: Request, user: User) -> None:
+        """Count the request, and refuse it if the user has used up the quota of the window.
+
+        Raises:
+            HTTPException: 429.
+
+        """
         moment = now()
         window = int(moment // self._rate.seconds)
         seconds_left = math.ceil((window + 1) * self._rate.seconds - moment)
-        count = await self._count(user.id, window)
+        count = await self._increment(user.id, window)
         remaining = max(0, self._rate.requests - count)
         request.state.headers = [
             (b"ratelimit-policy", self._policy),
@@ -65,10 +70,10 @@ class RateLimit:
                 {"Retry-After": str(seconds_left)},
             )
 
-    async def _count(self, user_id: str, window: int) -> int:
+    async def _increment(self, user_id: str, window: int) -> int:
         if self._store is not None and monotonic() >= self._store_retry_at:
             try:
-                return await self._count_in_store(f"todo:{window}:{user_id}")
+                return await self._increment_in_store(f"todo:{window}:{user_id}")
             except Exception as error:  # noqa: BLE001  # of redis-py and of the network
                 # Without the store, requests must still be served.
                 logger.warning("Counting requests without RATE_LIMIT_STORE: %s", error)
@@ -78,7 +83,7 @@ class RateLimit:
         self._counts[user_id] += 1
         return self._counts[user_id]
 
-    async def _count_in_store(self, key: str) -> int:
+    async def _increment_in_store(self, key: str) -> int:
         async with self._store.pipeline(transaction=False) as pipeline:
             pipeline.incr(key)
             pipeline.expire(key, self._rate.seconds)

@@ -178,6 +178,19 @@ def test_a_user_who_exceeds_the_rate_limit_gets_429(sqlite_url: URL) -> None:
     assert third.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
+def test_refused_requests_count_towards_the_rate_limit(sqlite_url: URL) -> None:
+    with TestClient(_limited(sqlite_url, rate="4/minute"), headers=bearer("ann")) as ann:
+        responses = [
+            ann.post("/api/tasks", content=b"{", headers={"Content-Type": "application/json"}),
+            ann.get("/api/tasks?unknown=1"),
+            ann.get("/api/bob/tasks"),
+            ann.get("/api/tasks/x"),
+            ann.get("/api/tasks"),
+        ]
+
+    assert [response.status_code for response in responses] == [422, 422, 403, 422, 429]
+
+
 def test_a_new_window_has_a_new_quota(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     with TestClient(_limited(sqlite_url, rate="1/second"), headers=bearer("ann")) as ann:
         codes = [ann.get("/api/tasks").status_code for _ in "12"]
