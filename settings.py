@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -71,6 +72,14 @@ def _refuse_empty(text: object) -> object:
     if text == "":
         raise ValueError("is empty: set it to a value, or remove it")
     return text
+
+
+def _require_writable(folder: Path) -> Path:
+    try:
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError("must be a folder that the service can write to") from error
 
 
 def _refuse_unencoded(url: str) -> None:
@@ -345,7 +354,10 @@ class Settings(DatabaseSettings):
     ] = "INFO"
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_parse_server_url)] | None = None
     # DirectoryPath would make "" the current directory.
-    prometheus_multiproc_dir: Annotated[DirectoryPath | None, BeforeValidator(_refuse_empty)] = None
+    prometheus_multiproc_dir: Annotated[
+        Annotated[DirectoryPath, AfterValidator(_require_writable)] | None,
+        BeforeValidator(_refuse_empty),
+    ] = None
     mcp: Annotated[bool, AfterValidator(_require_sdk)] = False
     mcp_url: Annotated[str, AfterValidator(_parse_mcp_url)] = "http://127.0.0.1:8000/mcp"
 

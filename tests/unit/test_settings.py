@@ -249,6 +249,11 @@ INVALID_DATABASE_URL = "DATABASE_URL is not a URL such as postgresql://user:pass
             for name in ("JWT_ISSUER", "JWT_AUDIENCE", "PROMETHEUS_MULTIPROC_DIR")
             for text in ["", " "]
         ),
+        (
+            "PROMETHEUS_MULTIPROC_DIR",
+            "/proc",
+            "PROMETHEUS_MULTIPROC_DIR must be a folder that the service can write to",
+        ),
         ("JWKS_URL", "h/keys", "JWKS_URL is not a URL such as https://app.example.com"),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
