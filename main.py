@@ -3,16 +3,20 @@
 import argparse
 import gc
 import logging
+import multiprocessing
 import os
 import re
 import secrets
+import signal
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 
 import uvicorn
 from fastapi import FastAPI
@@ -85,6 +89,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     If this fails, serve nevertheless: each request checks again.
     """
     database: Database = app.state.database
+    if (supervisor := multiprocessing.parent_process()) is not None:  # there are several workers
+        threading.Thread(target=_stop_with, args=[supervisor], daemon=True).start()
     try:
         await run_in_threadpool(database.schema.require_current)
     except (DBAPIError, SchemaNotCurrentError) as error:
@@ -94,6 +100,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.rate_limit.close()
     # In a thread, so that requests whose threads must end can still be answered.
     await run_in_threadpool(database.close)
+
+
+def _stop_with(supervisor: BaseProcess) -> None:
+    """Stop this worker when its supervisor is gone: nobody else would, and it keeps the port."""
+    supervisor.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -147,6 +147,16 @@ def test_sigterm_ends_imports_with_a_503_and_stores_nothing_of_them(
     assert (postgres.ids() if kind == "postgresql" else _ids(file)) == before
 
 
+def test_workers_stop_when_their_supervisor_is_killed(serve: Serve, file: Path) -> None:
+    server = serve(f"sqlite:///{file}", 2)
+    workers = psutil.Process(server.process.pid).children()
+
+    server.process.kill()
+
+    _, alive = psutil.wait_procs(workers, HANG_SECONDS)
+    assert alive == []
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @with_one_and_two_workers
 def test_sigkill_loses_no_acknowledged_write(
