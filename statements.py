@@ -304,7 +304,7 @@ def _(element: json_words, compiler: SQLCompiler, **options: Any) -> str:  # noq
 class position(FunctionElement[int]):  # noqa: N801  # as json_words
     """Where the second text first occurs in the first, from 1; 0 if it does not occur.
 
-    LIKE would take up to forty times as long, for texts that repeat a letter and end differently.
+    LIKE would take quadratic time for texts that repeat a letter.
     """
 
     inherit_cache = True
