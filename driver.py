@@ -1,4 +1,4 @@
-"""Make psycopg2 wait for PostgreSQL in the event loop, but no driver past a request's deadline."""
+"""Make psycopg2 wait in the event loop, and neither database's driver past a request's deadline."""
 
 import asyncio
 import math

@@ -160,7 +160,7 @@ class Headers:
                 own = {name for name, _ in message["headers"]}
                 more = scope["state"].get("headers", ())  # of the rate limit
                 added = [header for header in (*SECURITY_HEADERS, *more) if header[0] not in own]
-                if _asks_for_upgrade(scope):
+                if _asks_for_upgrade(scope) and b"connection" not in own:
                     added.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *added]
             await send(message)

@@ -21,8 +21,8 @@ IN_FLIGHT_MAX = 128
 # less than 200 ms at three times the load that one process can serve, see docs/reliability.md.
 BURST_SECONDS = 0.25
 IN_FLIGHT_MAX_OVERLOADED = 16
-# With the same token. Twice db.USER_POOL_SIZE: more would only wait for their own connections.
-OWN_IN_FLIGHT_MAX_OVERLOADED = 8
+# With the same token. As many as db.USER_POOL_SIZE: others would wait for these.
+OWN_IN_FLIGHT_MAX_OVERLOADED = 4
 # The overload is over when nothing has been refused for CALM_SECONDS. The higher limit is also
 # tried again after OVERLOADED_SECONDS, because clients that retry at once would prolong it.
 CALM_SECONDS = 0.5
