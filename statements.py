@@ -291,16 +291,6 @@ class json_words(FunctionElement[str]):  # noqa: N801  # it is called as functio
     inherit_cache = True
 
 
-@compiles(json_words, "sqlite")
-def _(element: json_words, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
-    return f"json_each({compiler.process(element.clauses, **options)})"
-
-
-@compiles(json_words, "postgresql")
-def _(element: json_words, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
-    return f"jsonb_array_elements_text({compiler.process(element.clauses, **options)})"
-
-
 class position(FunctionElement[int]):  # noqa: N801  # as json_words
     """Where the second text first occurs in the first, from 1; 0 if it does not occur.
 
@@ -310,14 +300,22 @@ class position(FunctionElement[int]):  # noqa: N801  # as json_words
     inherit_cache = True
 
 
-@compiles(position, "sqlite")
-def _(element: position, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
-    return f"instr({compiler.process(element.clauses, **options)})"
+def _name(function: type[FunctionElement[Any]], **names: str) -> None:
+    """Give the function its name in each dialect."""
+    for dialect, name in names.items():
+
+        @compiles(function, dialect)
+        def _(
+            element: FunctionElement[Any],
+            compiler: SQLCompiler,
+            name: str = name,
+            **options: Any,  # noqa: ANN401  # SQLAlchemy's
+        ) -> str:
+            return f"{name}({compiler.process(element.clauses, **options)})"
 
 
-@compiles(position, "postgresql")
-def _(element: position, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401  # SQLAlchemy's
-    return f"strpos({compiler.process(element.clauses, **options)})"
+_name(json_words, sqlite="json_each", postgresql="jsonb_array_elements_text")
+_name(position, sqlite="instr", postgresql="strpos")
 
 
 def _contains(column: Column[Any], words: ColumnElement[str]) -> ColumnElement[bool]:
