@@ -307,22 +307,36 @@ def _one(connection: Connection) -> object:
     return connection.exec_driver_sql("SELECT 1").scalar_one()
 
 
-def test_a_request_that_gives_up_does_not_delay_the_next(database: Database) -> None:
-    begun, given_up = threading.Event(), threading.Event()
+# Never ends by itself.
+COUNT_FOREVER = (
+    "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"
+    " SELECT count(*) FROM number"
+)
+SLOW = {"postgresql": "SELECT pg_sleep(30)", "sqlite": COUNT_FOREVER}
+
+
+async def _give_up(database: Database) -> bool:
+    """Cancel a request while it executes a statement; return whether it has ended by then."""
+    begun, ended = threading.Event(), threading.Event()
 
     def use(connection: Connection) -> None:
         begun.set()
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SELECT pg_sleep(30)")
-        given_up.wait(30)
+        try:
+            connection.exec_driver_sql(SLOW[connection.dialect.name])
+        finally:
+            ended.set()
 
+    running = asyncio.create_task(_run(database, use))
+    await asyncio.to_thread(begun.wait, 30)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    return ended.is_set()
+
+
+def test_a_request_that_gives_up_does_not_delay_the_next(database: Database) -> None:
     async def give_up_and_run() -> object:
-        running = asyncio.create_task(_run(database, use))
-        await asyncio.to_thread(begun.wait, 30)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        given_up.set()
+        await _give_up(database)
         return await _run(database, _one)
 
     database.schema.require_current()
@@ -489,13 +503,6 @@ def test_a_locked_sqlite_file_is_503_until_it_is_unlocked(
         assert ann.post("/api/tasks", json={"title": "x"}).status_code == 201
 
 
-# Never ends by itself.
-COUNT_FOREVER = (
-    "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"
-    " SELECT count(*) FROM number"
-)
-
-
 def test_a_statement_on_sqlite_is_interrupted_at_the_deadline(sqlite_url: URL) -> None:
     database = Database(sqlite_url, auto_migrate=False)
 
@@ -513,25 +520,8 @@ def test_a_request_cancelled_on_sqlite_ends_before_its_connection_is_used_again(
     sqlite_url: URL,
 ) -> None:
     database = Database(sqlite_url, auto_migrate=False)
-    began = threading.Event()
-    ended = threading.Event()
 
-    def use(connection: Connection) -> None:
-        began.set()
-        try:
-            connection.exec_driver_sql(COUNT_FOREVER)
-        finally:
-            ended.set()
-
-    async def cancel() -> bool:
-        running = asyncio.create_task(_run(database, use))
-        await asyncio.to_thread(began.wait, 30)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        return ended.is_set()
-
-    assert asyncio.run(cancel())
+    assert asyncio.run(_give_up(database))
     database.close()
 
 
